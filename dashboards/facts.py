@@ -1,0 +1,74 @@
+"""What an evaluation is, in a few lines of text: from the plan and the description of its data in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dashboards import numbers
+
+OVERRIDES = ("learning_rate", "epochs", "batch_size", "optimizer", "sampler")
+
+
+def facts(spec: Mapping[str, Any], data: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """Label -> text, in the order in which to show them.
+
+    Args:
+        spec: the plan as JSON values (`studies.plan.Plan.spec`).
+        data: what the data was, with the numbers of its rows; None where it has not been read.
+    """
+    said = {"data": _data(spec, data or {}), "network": _network(spec)}
+    said["training"] = (
+        f"{_number(spec['trials'], 'trial')} an arm, {_number(spec['epochs'], 'epoch')}, batch {spec['batch_size']}, "
+        f"{spec['optimizer']} at {spec['learning_rate']:g}, seed {spec['seed']}"
+    )
+    for name, arm in spec["arms"].items():
+        said[name] = drawn(name, arm, spec["sampler"])
+    if unequal := differences(spec):
+        said["not equal"] = "; ".join(unequal)
+    return said
+
+
+def drawn(name: str, arm: Mapping[str, Any], sampler: str) -> str:
+    """What an arm's study draws: "lambda 1e-5 .. 1e-2, random"."""
+    ranges = {key: value for key, value in arm.items() if isinstance(value, Mapping) and "low" in value}
+    parts = [f"{key} {_range(value)}" for key, value in ranges.items()]
+    if isinstance(widths := arm.get("widths"), Mapping) and "low" not in widths:
+        parts.append("widths " + ", ".join(f"{layer} {_range(value)}" for layer, value in widths.items()))
+    parts += [f"{key} = {value}" for key, value in arm.get("settings", {}).items()]
+    if arm.get("enqueue"):
+        parts.append(f"{_number(len(arm['enqueue']), 'point')} put first")
+    method = [] if arm["method"] == name else [f"method {arm['method']}"]
+    return ", ".join([*method, *parts, str(arm.get("sampler", sampler))])
+
+
+def differences(spec: Mapping[str, Any]) -> list[str]:
+    """Where an arm trains otherwise than the others: "fixed: epochs 40 (others 20)"."""
+    return [
+        f"{name}: {field.replace('_', ' ')} {arm[field]} (others {spec[field]})"
+        for name, arm in spec["arms"].items()
+        for field in OVERRIDES
+        if field in arm and arm[field] != spec[field]
+    ]
+
+
+def _data(spec: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    name = str(spec["data"]).replace("\\", "/").rpartition("/")[2]
+    if "train" not in data:
+        return name
+    rows = {"training": data["train"], "validation": data["val"], "test": data["test"]}
+    return f"{name}: " + ", ".join(f"{numbers.count(count)} {part}" for part, count in rows.items())
+
+
+def _network(spec: Mapping[str, Any]) -> str:
+    widths = spec.get("widths")
+    return str(spec["network"]) + (f", sizing arms start from {'-'.join(map(str, widths))}" if widths else "")
+
+
+def _range(value: Mapping[str, Any]) -> str:
+    uniform = "" if value.get("log", True) else " (uniform)"
+    return f"{value['low']:g} .. {value['high']:g}{uniform}"
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -1,0 +1,315 @@
+"""Figures of an evaluation: data frame in, plotly Figure out; nothing here reads a database or a file.
+
+Each arm has one colour and one marker in every figure (Okabe and Ito's palette, told apart by colour-blind readers).
+Accuracies are drawn in percent, R^2 as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from dashboards import numbers
+from studies.compare import Comparison, finished
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
+MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
+MARKER_SIZES = {"triangle-up": 10, "star": 10, "diamond": 9}
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
+
+
+def colours(arms: Iterable[str]) -> dict[str, str]:
+    """Arm -> its colour in every figure, in the order in which the arms stand in the evaluation."""
+    return {arm: PALETTE[i % len(PALETTE)] for i, arm in enumerate(dict.fromkeys(arms))}
+
+
+def template(dark: bool = False) -> dict[str, Any]:
+    """The look of all figures, as a plotly template, for light or for dark paper."""
+    ink, quiet, grid = ("#e6e6e6", "#a8adb3", "#33383e") if dark else ("#1b1f24", "#57606a", "#e3e6ea")
+    axis = {
+        "gridcolor": grid,
+        "linecolor": quiet,
+        "tickcolor": quiet,
+        "tickfont": {"color": quiet},
+        "zeroline": False,
+        "showline": True,
+        "ticks": "outside",
+        "automargin": True,
+        "title": {"standoff": 10, "font": {"color": ink}},
+    }
+    return {
+        "layout": {
+            "font": {"family": "system-ui, sans-serif", "size": 13, "color": ink},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "margin": {"l": 10, "r": 16, "t": 12, "b": 10},
+            "legend": {"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},
+            "hoverlabel": {"align": "left", "bgcolor": "#22272d" if dark else "#ffffff", "font": {"color": ink}},
+            "hovermode": "closest",
+            "xaxis": axis,
+            "yaxis": axis,
+        }
+    }
+
+
+def boxes(trials: pd.DataFrame, task: str = "classification") -> go.Figure:
+    """Figure 2: test accuracy at the best validation epoch, a box an arm and every trial as a point.
+
+    The box is the quartiles, its line the median; the whiskers go to the worst and the best trial.
+    """
+    done, colour = finished(trials), colours(trials["arm"])
+    figure = go.Figure()
+    for place, arm in enumerate(colour):
+        rows = done[done["arm"] == arm].sort_values(["test_accuracy", "number"])
+        if rows.empty:
+            continue
+        values = _scores(rows["test_accuracy"], task)
+        low, lower, median, upper, high = np.percentile(values, [0, 25, 50, 75, 100]).tolist()
+        figure.add_trace(
+            go.Box(
+                orientation="h",
+                y=[place],
+                q1=[lower],
+                median=[median],
+                q3=[upper],
+                lowerfence=[low],
+                upperfence=[high],
+                width=0.62,
+                line={"color": colour[arm], "width": 2},
+                fillcolor=_faded(colour[arm], 0.18),
+                hoverinfo="skip",
+                showlegend=False,
+            )
+        )
+        # The golden ratio spreads neighbours in rank far apart, and does so alike each time.
+        scatter = [place + 0.42 * ((rank * 0.618034) % 1 - 0.5) for rank in range(len(values))]
+        figure.add_trace(_points(arm, rows, values, scatter, colour, task))
+    figure.update_layout(template=template(), height=110 + 78 * max(1, len(colour)), showlegend=False)
+    figure.update_xaxes(title_text=_title("Test", task))
+    figure.update_yaxes(
+        tickvals=list(range(len(colour))),
+        ticktext=[_arm_label(arm) for arm in colour],
+        range=[len(colour) - 0.45, -0.55],
+        showgrid=False,
+        ticks="",
+    )
+    return figure
+
+
+def expected_best(comparison: Comparison, against: str = "trials") -> go.Figure:
+    """Expected test accuracy of the trial that validation chooses among n, against "trials" or training "flops"."""
+    colour = colours(arm.name for arm in comparison.arms)
+    figure = go.Figure()
+    for place, arm in enumerate(comparison.arms):
+        if not arm.expected or (against == "flops" and not arm.cost):
+            continue
+        trials = np.arange(1, len(arm.expected) + 1)
+        costs = trials * (arm.cost or 0.0)
+        figure.add_trace(
+            go.Scatter(
+                name=escape(arm.name),
+                x=(costs if against == "flops" else trials).tolist(),
+                y=_scores(arm.expected, comparison.task),
+                mode="lines+markers",
+                line={"color": colour[arm.name], "width": 2},
+                marker={**_marker(place, colour[arm.name]), "maxdisplayed": 15},
+                text=[
+                    f"<b>{escape(arm.name)}</b><br>best of {n}: {numbers.score(value, comparison.task)}<br>"
+                    f"training: {numbers.si(cost, 'FLOP')}"
+                    for n, value, cost in zip(trials, arm.expected, costs, strict=True)
+                ],
+                hoverinfo="text",
+            )
+        )
+    figure.update_layout(template=template(), height=380)
+    figure.update_yaxes(title_text=f"Expected best test {numbers.score_name(comparison.task)}{_unit(comparison.task)}")
+    if against == "flops":
+        spent = [n * (arm.cost or 0.0) for arm in comparison.arms for n in (1, arm.finished)]
+        figure.update_xaxes(_log(spent), title_text="Training FLOPs spent")
+    else:
+        figure.update_xaxes(title_text="Trials", tickformat="d")
+    return figure
+
+
+def size_against_accuracy(trials: pd.DataFrame, front: pd.DataFrame, task: str = "classification") -> go.Figure:
+    """Test accuracy against parameters, a point a trial; the line joins the front, which validation accuracy chose."""
+    done, colour = finished(trials), colours(trials["arm"])
+    figure = go.Figure()
+    if len(front):
+        line = front.sort_values("parameters")
+        figure.add_trace(
+            go.Scatter(
+                name="front",
+                legendrank=2000,
+                x=line["parameters"].astype(float).tolist(),
+                y=_scores(line["test_accuracy"], task),
+                mode="lines+markers",
+                line={"color": "#8C8C8C", "width": 1.5, "dash": "dot"},
+                marker={"symbol": "circle-open", "size": 13, "color": "#8C8C8C", "line": {"width": 1.5}},
+                text=[f"on the front<br>{_described(row, task)}" for row in line.to_dict("records")],
+                hoverinfo="text",
+            )
+        )
+    for arm in colour:
+        rows = done[done["arm"] == arm]
+        if len(rows):
+            values = _scores(rows["test_accuracy"], task)
+            figure.add_trace(_points(arm, rows, rows["parameters"].astype(float).tolist(), values, colour, task))
+    figure.update_layout(template=template(), height=420)
+    figure.update_xaxes(_log(done["parameters"]), title_text="Parameters")
+    figure.update_yaxes(title_text=_title("Test", task))
+    return figure
+
+
+def convergence(history: pd.DataFrame, arm: str, knob_name: str, curves: int = 5) -> go.Figure:
+    """Figure 1: units and validation loss over epochs, for up to `curves` trials of a sizing arm across its knob."""
+    rows = history[(history["arm"] == arm) & history["knob"].notna()]
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06)
+    chosen = _across_knob(rows, curves)
+    for place, trial_id in enumerate(chosen):
+        run = rows[rows["trial_id"] == trial_id].sort_values("epoch")
+        knob = numbers.knob(float(run["knob"].iloc[0]))
+        style = {"color": _scale(place / max(1, len(chosen) - 1)), "width": 2.2, "dash": DASHES[place % len(DASHES)]}
+        labels = [
+            f"<b>{escape(knob_name)} = {knob}</b> (trial {row['number']})<br>epoch {row['epoch']}<br>"
+            f"{_widths(row['widths'])}<br>validation loss {row['val_loss']:.4g}"
+            for row in run.to_dict("records")
+        ]
+        shared: dict[str, Any] = {
+            "x": run["epoch"].astype(int).tolist(),
+            "mode": "lines",
+            "line": style,
+            "text": labels,
+            "hoverinfo": "text",
+            "legendgroup": knob,
+            "name": knob,
+        }
+        units = [sum(widths.values()) for widths in run["widths"]]
+        figure.add_trace(go.Scatter(y=units, **shared), row=1, col=1)
+        figure.add_trace(go.Scatter(y=run["val_loss"].tolist(), showlegend=False, **shared), row=2, col=1)
+    figure.update_layout(template=template(), height=520, legend_title_text=f"{escape(knob_name)} =")
+    seen = [sum(widths.values()) for widths in rows.loc[rows["trial_id"].isin(chosen), "widths"]]
+    figure.update_yaxes(_log(seen), title_text="Units", row=1, col=1)
+    figure.update_yaxes(title_text="Validation loss", row=2, col=1)
+    figure.update_xaxes(title_text="Epoch", row=2, col=1)
+    return figure
+
+
+def knob_effect(trials: pd.DataFrame, arm: str, task: str = "classification") -> go.Figure:
+    """What a sizing arm's knob does: parameters and test accuracy of its trials against the knob."""
+    colour = colours(trials["arm"])
+    rows = finished(trials)
+    rows = rows[(rows["arm"] == arm) & rows["knob"].notna()].sort_values("knob")
+    name = str(rows["knob_name"].iloc[0]) if len(rows) else "knob"
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06)
+    knobs = rows["knob"].tolist()
+    for place, values in enumerate((rows["parameters"].astype(float).tolist(), _scores(rows["test_accuracy"], task))):
+        figure.add_trace(_points(arm, rows, knobs, values, colour, task, line=True), row=place + 1, col=1)
+    figure.update_layout(template=template(), height=520, showlegend=False)
+    figure.update_yaxes(_log(rows["parameters"]), title_text="Parameters", row=1, col=1)
+    figure.update_yaxes(title_text=_title("Test", task), row=2, col=1)
+    powers = {"type": "log", "dtick": 1, "exponentformat": "power"}
+    figure.update_xaxes(powers, row=1, col=1)
+    figure.update_xaxes(powers, title_text=f"{escape(name)} ({escape(arm)})", row=2, col=1)
+    return figure
+
+
+def _points(
+    arm: str,
+    rows: pd.DataFrame,
+    x: Sequence[float],
+    y: Sequence[float],
+    colour: dict[str, str],
+    task: str,
+    line: bool = False,
+) -> go.Scatter:
+    place = list(colour).index(arm)
+    return go.Scatter(
+        name=escape(arm),
+        x=x,
+        y=y,
+        mode="lines+markers" if line else "markers",
+        line={"color": _faded(colour[arm], 0.5), "width": 1.5},
+        marker={**_marker(place, colour[arm]), "opacity": 0.85},
+        text=[_described(row, task) for row in rows.to_dict("records")],
+        hoverinfo="text",
+    )
+
+
+def _marker(place: int, colour: str) -> dict[str, Any]:
+    symbol = MARKERS[place % len(MARKERS)]
+    return {"symbol": symbol, "size": MARKER_SIZES.get(symbol, 8), "color": colour}
+
+
+def _log(values: Iterable[float]) -> dict[str, Any]:
+    """A log axis whose labels are as dense as the range of the values bears: 2 3 4, or 2 5 10, or 10 100."""
+    positive = [float(value) for value in values if value > 0]
+    ratio = max(positive) / min(positive) if positive else 1.0
+    return {"type": "log", "dtick": "D1" if ratio < 6 else "D2" if ratio < 300 else 1, "tickformat": "~s"}
+
+
+def _described(row: dict[Any, Any], task: str) -> str:
+    """A trial (or one of its epochs) for the hover label."""
+    name = numbers.score_name(task)
+    knob = f", {escape(str(row['knob_name']))} {numbers.knob(row['knob'])}" if row.get("knob_name") else ""
+    collapsed = ", collapsed later" if row.get("status") == "collapsed" else ""
+    return (
+        f"<b>{escape(str(row['arm']))}</b> trial {row['number']}, epoch {row['epoch']}{knob}{collapsed}<br>"
+        f"test {name} {numbers.score(row['test_accuracy'], task)}, "
+        f"validation {numbers.score(row['val_accuracy'], task)}<br>"
+        f"{numbers.count(row['parameters'])} parameters<br>{_widths(row['widths'])}"
+    )
+
+
+def _widths(widths: dict[str, int]) -> str:
+    """Layer by layer; a long network is cut to its first and last layers."""
+    parts = [f"{escape(layer)} {width:,}" for layer, width in widths.items()]
+    return ", ".join(parts if len(parts) <= 6 else [*parts[:3], f"... ({len(parts) - 6} more)", *parts[-3:]])
+
+
+def _across_knob(rows: pd.DataFrame, curves: int) -> list[int]:
+    """Trials whose knobs lie nearest to `curves` values spread evenly, on a log scale, over the range there is."""
+    knobs = rows.groupby("trial_id")["knob"].first().sort_values(kind="stable")
+    if len(knobs) <= curves:
+        return [int(trial) for trial in knobs.index]
+    logs = np.log(knobs.to_numpy(dtype=np.float64))
+    wanted = np.linspace(logs[0], logs[-1], curves)
+    places = sorted({int(np.abs(logs - value).argmin()) for value in wanted})
+    return [int(knobs.index[place]) for place in places]
+
+
+def _scores(values: Iterable[float], task: str) -> list[float]:
+    factor = 1.0 if task == "regression" else 100.0
+    return [round(factor * float(value), 6) for value in values]
+
+
+def _unit(task: str) -> str:
+    return "" if task == "regression" else " (%)"
+
+
+def _title(which: str, task: str) -> str:
+    return f"{which} {numbers.score_name(task)}{_unit(task)}"
+
+
+def _arm_label(arm: str) -> str:
+    return escape(arm).replace("/", "/<br>")
+
+
+def _faded(colour: str, opacity: float) -> str:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity})"
+
+
+def _scale(share: float) -> str:
+    """A colour of the knob's own scale, from small (purple) to large (amber), readable on light and dark paper."""
+    stops = ((107, 76, 196), (0, 125, 190), (0, 158, 115), (150, 150, 30), (214, 120, 0))
+    place = share * (len(stops) - 1)
+    left = min(int(place), len(stops) - 2)
+    mixed = [a + (b - a) * (place - left) for a, b in zip(stops[left], stops[left + 1], strict=True)]
+    return "rgb({:.0f},{:.0f},{:.0f})".format(*mixed)

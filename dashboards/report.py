@@ -1,0 +1,183 @@
+"""The report of an evaluation: one HTML file that opens offline, the same bytes as long as the data is the same."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from dashboards import figures, numbers, tables
+from dashboards.page import bullets, page, plot, table
+from sizer.errors import InputError
+from studies.compare import Arm, Comparison, compare, finished, ranked
+
+METHOD = """
+<p>A trial counts with its best validation epoch: accuracy, widths, parameters and weights all come from that epoch. The
+test set chooses nothing. Trials that collapsed (a layer emptied) count with the epochs before; trials that failed are
+named and do not count.</p>
+<p><b>Quartiles</b> and medians are over trials; <b>spread</b> is the interquartile range, tested with Brown-Forsythe.
+<b>Chosen</b> is the test score of the trial with the best validation score. <b>Expected best of n</b> is that of the
+best-validated among n of the trials drawn without replacement, computed exactly; its cost is n times the training
+FLOPs spent for each finished trial, those of failed ones included. <b>p (median)</b> is a two-sided Mann-Whitney U
+test; the interval is a percentile bootstrap of the difference of medians (10,000 resamples, fixed seed).
+<b>Half of trials</b> is the epoch by which half of an arm's trials had reached the named validation score, the lowest
+of the arms' medians. Training FLOPs count forward and backward passes.</p>
+<p>In the figures: drag to zoom, double-click to go back, click an arm in a legend to hide it, point at a mark to read
+its widths.</p>
+"""
+
+
+def render(
+    name: str,
+    trials: pd.DataFrame,
+    history: pd.DataFrame,
+    front: pd.DataFrame,
+    *,
+    task: str = "classification",
+    description: str = "",
+    facts: Mapping[str, str] | None = None,
+) -> str:
+    """The report as HTML.
+
+    Args:
+        name: the evaluation's name; `description` its one line, `facts` what else the head should say (label -> text).
+        trials: one row a trial, `history` one a trial and epoch, `front` the non-dominated ones (`studies.query`).
+        task: "classification" or "regression".
+    """
+    comparison = compare(trials, history, task=task)
+    colours = figures.colours(arm.name for arm in comparison.arms)
+    sizing = [arm for arm in comparison.arms if arm.sizes and arm.finished]
+    plots: dict[str, go.Figure] = {}
+    body = [_head(name, description, facts or {}), _findings(comparison)]
+    if any(arm.finished for arm in comparison.arms):
+        plots["boxes"] = figures.boxes(trials, task)
+        plots["expected-trials"] = figures.expected_best(comparison, "trials")
+        plots["expected-flops"] = figures.expected_best(comparison, "flops")
+        plots["size"] = figures.size_against_accuracy(trials, front, task)
+        body += [_distribution(comparison, colours), _expected(comparison), _size(trials, comparison, colours)]
+    for place, arm in enumerate(sizing):
+        body.append(_sizing(arm, place, trials, history, plots, task))
+    body.append(_methods(comparison))
+    return page(f"sizer: {name}", "\n".join(body), plots)
+
+
+def write(path: Path, html: str) -> bool:
+    """Writes the report whole or not at all; returns False, and leaves the file alone, when it already says this.
+
+    Raises:
+        InputError: the folder does not exist, or the path is a folder.
+        OSError: the disk is full or read-only.
+    """
+    content = html.encode("utf-8")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name a file, such as {path / 'report.html'}")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"{path}: the folder {path.absolute().parent} does not exist; make it first")
+    if path.is_file() and path.read_bytes() == content:
+        return False
+    handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return True
+
+
+def _head(name: str, description: str, facts: Mapping[str, str]) -> str:
+    said = "".join(f"<dt>{escape(label)}</dt><dd>{escape(text)}</dd>" for label, text in facts.items())
+    return f'<h1>{escape(name)}</h1>\n<p class="quiet">{escape(description)}</p>' + (f"<dl>{said}</dl>" if said else "")
+
+
+def _findings(comparison: Comparison) -> str:
+    lines = tables.findings(comparison)
+    return f"<section><h2>What came out</h2>{bullets(lines)}</section>"
+
+
+def _distribution(comparison: Comparison, colours: Mapping[str, str]) -> str:
+    caption = (
+        f"Test {numbers.score_name(comparison.task)} at the best validation epoch. Every trial is a point; the box "
+        "spans the quartiles, its line is the median, the whiskers reach the worst and the best trial."
+    )
+    return (
+        f"<section><h2>How the trials are distributed</h2>{plot('boxes', caption)}"
+        f"{table(tables.accuracies(comparison), colours)}"
+        + (table(tables.pairs(comparison)) if comparison.pairs else "")
+        + "</section>"
+    )
+
+
+def _expected(comparison: Comparison) -> str:
+    name = numbers.score_name(comparison.task)
+    caption = f"Expected test {name} of the network that validation chooses among n trials"
+    return (
+        "<section><h2>Expected best of n trials</h2><div class='two'>"
+        + plot("expected-trials", f"{caption}, against the number of trials.")
+        + plot("expected-flops", f"{caption}, against the training FLOPs that they cost.")
+        + "</div></section>"
+    )
+
+
+def _size(trials: pd.DataFrame, comparison: Comparison, colours: Mapping[str, str]) -> str:
+    name = numbers.score_name(comparison.task)
+    caption = (
+        f"A point is a trial. The dotted line joins the front over all trials and epochs: what "
+        f"<code>sizer best --max-params</code> would choose by validation {name}, drawn at its test {name}."
+    )
+    return (
+        f"<section><h2>Test {name} against size</h2>{plot('size', caption)}"
+        f"{table(tables.costs(comparison), colours)}{_best(trials, comparison.task)}</section>"
+    )
+
+
+def _best(trials: pd.DataFrame, task: str) -> str:
+    """The network that validation chooses among all trials."""
+    row: dict[Any, Any] = ranked(finished(trials)).iloc[0].to_dict()
+    widths = ", ".join(f"{escape(layer)} <b>{width:,}</b>" for layer, width in row["widths"].items())
+    return (
+        f"<h3>Best architecture, chosen by validation {numbers.score_name(task)}</h3><p>{escape(row['arm'])} trial "
+        f"{row['number']}, epoch {row['epoch']}: {widths}; {numbers.count(row['parameters'])} parameters, validation "
+        f"{numbers.score(row['val_accuracy'], task)}, test {numbers.score(row['test_accuracy'], task)}.</p>"
+    )
+
+
+def _sizing(
+    arm: Arm,
+    place: int,
+    trials: pd.DataFrame,
+    history: pd.DataFrame,
+    plots: dict[str, go.Figure],
+    task: str,
+) -> str:
+    """One sizing arm: Figure 1 and what its knob does. The plots are added to `plots`."""
+    knob = str(trials.loc[trials["arm"] == arm.name, "knob_name"].iloc[0])
+    plots[f"convergence-{place}"] = figures.convergence(history, arm.name, knob)
+    plots[f"knob-{place}"] = figures.knob_effect(trials, arm.name, task)
+    return (
+        f"<section><h2>{escape(arm.name)}: how networks find their size</h2><div class='two'>"
+        + plot(
+            f"convergence-{place}",
+            f"Units (all resizable layers together) and validation loss over epochs, for several values of "
+            f"{escape(knob)}.",
+        )
+        + plot(
+            f"knob-{place}",
+            f"Parameters and test {numbers.score_name(task)} of every trial against {escape(knob)}.",
+        )
+        + "</div></section>"
+    )
+
+
+def _methods(comparison: Comparison) -> str:
+    failed = tables.failures(comparison)
+    named = f"<h3>Trials that gave no network</h3>{bullets(failed)}" if failed else ""
+    return f'<section><h2>How this was computed</h2><div class="quiet">{METHOD}</div>{named}</section>'

@@ -1,0 +1,130 @@
+"""What a comparison says, as sentences and tables of text: the terminal and the report show the same ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dashboards import numbers
+from studies.compare import Arm, Comparison, Reach
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text; the first column is words, the others numbers."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def accuracies(comparison: Comparison) -> Table:
+    """The distribution over trials of the test score at the best validation epoch, a row an arm."""
+    task = comparison.task
+    return Table(
+        title=f"Test {_named(task)} at the best validation epoch",
+        columns=("arm", "trials", "median", "quartiles", "worst", "best", "spread", "chosen"),
+        rows=tuple(
+            (
+                arm.name,
+                f"{arm.finished}" if arm.finished == arm.trials else f"{arm.finished}/{arm.trials}",
+                _bare(arm.median, task),
+                "-" if arm.lower is None else f"{_bare(arm.lower, task)} .. {_bare(arm.upper, task)}",
+                _bare(arm.worst, task),
+                _bare(arm.best, task),
+                _bare(arm.spread, task),
+                _bare(arm.chosen, task),
+            )
+            for arm in comparison.arms
+        ),
+    )
+
+
+def costs(comparison: Comparison) -> Table:
+    """Size and cost of a trial (medians over trials), and how soon half of the trials reach the threshold."""
+    threshold = numbers.score(comparison.threshold, comparison.task)
+    return Table(
+        title=f"Size and cost of a trial (medians), and epochs until validation {threshold}",
+        columns=("arm", "parameters", "units", "training", "time", "half of trials", "ever"),
+        rows=tuple(
+            (
+                arm.name,
+                numbers.count(arm.parameters),
+                numbers.count(arm.units),
+                numbers.si(arm.training_flops, "FLOP"),
+                numbers.duration(arm.seconds),
+                "-" if arm.reached is None else f"epoch {arm.half_epoch}" if arm.half_epoch else "never",
+                "-" if arm.reached is None else f"{100 * arm.reached:.0f} %",
+            )
+            for arm in comparison.arms
+        ),
+    )
+
+
+def pairs(comparison: Comparison) -> Table:
+    """Each sizing arm against each baseline arm: difference of medians, its interval, and the two tests."""
+    task = comparison.task
+    return Table(
+        title=f"Difference of medians ({'R²' if task == 'regression' else 'points'}), with tests",
+        columns=("arm, baseline", "difference", "95 % interval", "p (median)", "p (spread)", "fewer params"),
+        rows=tuple(
+            (
+                f"{pair.arm}, {pair.baseline}",
+                _signed(pair.difference, task),
+                f"{_signed(pair.low, task)} .. {_signed(pair.high, task)}",
+                numbers.pvalue(pair.p),
+                numbers.pvalue(pair.spread_p),
+                f"{pair.parameters_ratio:.1f}x",
+            )
+            for pair in comparison.pairs
+        ),
+    )
+
+
+def findings(comparison: Comparison) -> list[str]:
+    """The comparison in plain sentences, then the notes on what did not count."""
+    spreads = [arm for arm in comparison.arms if arm.finished > 1]
+    lines = [pair.sentence for pair in comparison.pairs]
+    lines += [_reach(reach, comparison.task) for reach in comparison.reaches]
+    if comparison.spread_p is not None:
+        narrow = min(spreads, key=lambda arm: arm.spread or 0.0)
+        verdict = "differ" if comparison.spread_p < 0.05 else "do not differ clearly"
+        lines.append(
+            f"spreads {verdict} (Brown-Forsythe p {numbers.pvalue(comparison.spread_p)}); "
+            f"the smallest is that of {narrow.name}"
+        )
+    return lines + list(comparison.notes)
+
+
+def failures(comparison: Comparison) -> list[str]:
+    """Trials that gave no network, with the reason, arm by arm."""
+    return [f"{arm.name}, {line}" for arm in comparison.arms for line in arm.failures]
+
+
+def best_arm(comparison: Comparison) -> Arm | None:
+    """The arm with the highest median, None when no trial has finished."""
+    return max((arm for arm in comparison.arms if arm.median is not None), key=lambda a: a.median or 0.0, default=None)
+
+
+def _reach(reach: Reach, task: str) -> str:
+    target = f"the baselines' best ({numbers.score(reach.target, task)}, {reach.baseline})"
+    spent = f"{_trials(reach.baseline_trials)} and {numbers.si(reach.baseline_flops, 'FLOP')}"
+    if reach.trials is None:
+        return f"{reach.arm}: its expected best does not reach {target}, which took {spent}"
+    own = f"{_trials(reach.trials)} and {numbers.si(reach.flops, 'FLOP')}"
+    return f"{reach.arm}: its expected best reaches {target} after {own}; {reach.baseline} spent {spent}"
+
+
+def _trials(n: int) -> str:
+    return f"{n} trial" if n == 1 else f"{n} trials"
+
+
+def _named(task: str) -> str:
+    return "R²" if task == "regression" else "accuracy (%)"
+
+
+def _bare(value: float | None, task: str) -> str:
+    return numbers.score(value, task).removesuffix(" %")
+
+
+def _signed(value: float, task: str) -> str:
+    return f"{value:+.3f}" if task == "regression" else f"{100 * value:+.2f}"

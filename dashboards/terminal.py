@@ -1,0 +1,156 @@
+"""What the command line prints: tables and sentences for a terminal of 80 columns or more."""
+
+from __future__ import annotations
+
+import shlex
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+from dashboards import numbers, tables
+from studies.compare import Comparison
+
+STATES = ("COMPLETE", "FAIL", "RUNNING", "WAITING")
+
+
+def print_table(console: Console, content: tables.Table) -> None:
+    """A table of text, numbers to the right."""
+    console.print(f"\n[bold]{escape(content.title)}[/]", highlight=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
+    for place, column in enumerate(content.columns):
+        table.add_column(column, justify="right" if place else "left", no_wrap=place > 0, overflow="fold")
+    for row in content.rows:
+        table.add_row(*(escape(cell) for cell in row))
+    console.print(Padding(table, (0, 0, 0, 1)))
+
+
+def print_lines(console: Console, lines: Sequence[str], mark: str = "-") -> None:
+    """Sentences, each with a mark before it and its further lines under its first."""
+    grid = Table.grid(padding=(0, 1))
+    for line in lines:
+        grid.add_row(mark, escape(line))
+    console.print(grid, highlight=False)
+
+
+def print_facts(console: Console, facts: Mapping[str, str]) -> None:
+    """Labels and texts, one below the other."""
+    grid = Table.grid(padding=(0, 2))
+    for label, text in facts.items():
+        grid.add_row(f"[dim]{escape(label)}[/]", escape(text))
+    console.print(grid, highlight=False)
+
+
+def print_comparison(console: Console, name: str, comparison: Comparison) -> None:
+    """All that a comparison says."""
+    console.rule(f"[bold]{escape(name)}", align="left", style="dim")
+    print_table(console, tables.accuracies(comparison))
+    print_table(console, tables.costs(comparison))
+    if comparison.pairs:
+        print_table(console, tables.pairs(comparison))
+    console.print()
+    print_lines(console, tables.findings(comparison))
+    if failed := tables.failures(comparison):
+        console.print("\n[bold]Trials that gave no network[/]")
+        print_lines(console, failed)
+
+
+def print_best(console: Console, name: str, row: Mapping[Any, Any], task: str, limits: str = "") -> None:
+    """The chosen network: layer -> width, its size and its scores."""
+    score = numbers.score_name(task)
+    knob = f", {row['knob_name']} {numbers.knob(row['knob'])}" if row.get("knob_name") else ""
+    console.print(f"\n[bold]Best of {escape(name)} by validation {score}{escape(limits)}[/]", highlight=False)
+    console.print(f" {escape(str(row['arm']))} trial {row['number']}, epoch {row['epoch']}{escape(knob)}", highlight=False)
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column()
+    grid.add_column(justify="right")
+    for layer, width in row["widths"].items():
+        grid.add_row(f"  {escape(layer)}", f"{width:,}")
+    console.print(grid, highlight=False)
+    console.print(
+        f" {numbers.count(row['parameters'])} parameters, {numbers.si(row['flops'], 'FLOP')} a sample; validation "
+        f"{numbers.score(row['val_accuracy'], task)}, test {numbers.score(row['test_accuracy'], task)}",
+        highlight=False,
+    )
+
+
+def print_status(
+    console: Console, name: str, spec: Mapping[str, Any], trials: pd.DataFrame, history: pd.DataFrame, driver: str
+) -> None:
+    """Where an evaluation stands: its arms, trials by state, epochs done, and what failed."""
+    console.rule(f"[bold]{escape(name)}", align="left", style="dim")
+    console.print(f" {spec['data']}, {spec['network']}; {driver}", highlight=False, markup=False)
+    rows = []
+    for arm in spec["arms"]:
+        own = trials[trials["arm"] == arm]
+        states = own["state"].value_counts()
+        failed = int(states.get("FAIL", 0))
+        done, running = int(states.get("COMPLETE", 0)), int(states.get("RUNNING", 0))
+        waiting = max(0, int(spec["trials"]) - done - failed - running)
+        collapsed = int(((own["state"] == "COMPLETE") & (own["status"] == "collapsed")).sum())
+        epochs = int((history["arm"] == arm).sum())
+        rows.append((arm, *(str(count) for count in (done, collapsed, failed, running, waiting)), f"{epochs:,}"))
+    columns = ("arm", "complete", "of them collapsed", "failed", "running", "to do", "epochs done")
+    title = f"Trials, {spec['trials']} planned an arm"
+    print_table(console, tables.Table(title=title, columns=columns, rows=tuple(rows)))
+    bad = trials[(trials["state"] == "FAIL") | (trials["status"].isin(["collapsed"]))]
+    if len(bad):
+        console.print()
+        print_lines(
+            console,
+            [
+                f"{row['arm']} trial {row['number']}: {row['status'] or 'failed'}" + _because(row)
+                for row in bad.to_dict("records")
+            ],
+        )
+    console.print()
+
+
+def print_presets(console: Console, presets: Mapping[str, str]) -> None:
+    """Names and their one-line descriptions."""
+    grid = Table.grid(padding=(0, 2))
+    for name, description in presets.items():
+        grid.add_row(f"[bold]{escape(name)}[/]", escape(description))
+    console.print(grid, highlight=False)
+
+
+def described_presets(texts: Mapping[str, str]) -> dict[str, str]:
+    """Preset -> its description, with its cells where it has any."""
+    said = {}
+    for name, text in texts.items():
+        values = tomllib.loads(text)
+        cells = values.get("cells", {})
+        said[name] = str(values.get("description", "")) + (f" Cells: {', '.join(cells)}." if cells else "")
+    return said
+
+
+def next_commands(name: str, db: str) -> dict[str, str]:
+    """What to do with a sweep that is done: command -> what for."""
+    where = "" if db == "sizer.db" else f" --db {shlex.quote(db)}"
+    folder = Path(name).name
+    return {
+        f"sizer compare {name}{where}": "the comparison again",
+        f"sizer best {name} --out {folder}-best{where}": "the best network, for sizer.load",
+        f"sizer report {name}{where}": "report.html, opens offline",
+        f"sizer dashboard{where}": "Optuna Dashboard, in the browser",
+    }
+
+
+def print_next(console: Console, name: str, db: str) -> None:
+    """The commands that come next."""
+    console.print("\n[bold]Next[/]")
+    grid = Table.grid(padding=(0, 2))
+    for command, purpose in next_commands(name, db).items():
+        grid.add_row(f" [cyan]{escape(command)}[/]", f"[dim]{escape(purpose)}[/]")
+    console.print(grid, highlight=False)
+
+
+def _because(row: Mapping[Any, Any]) -> str:
+    return f", {row['reason']}" if row["reason"] else ""

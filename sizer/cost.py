@@ -1,0 +1,75 @@
+"""What a network weighs: parameters, FLOPs, and the memory that training took."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from sizer.gates import is_gate
+
+
+def parameters(module: nn.Module) -> int:
+    """How many numbers the network's parameters hold, gates left out: what the finished network has."""
+    return sum(value.numel() for name, value in module.named_parameters() if not is_gate(name))
+
+
+def flops(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[int, int]:
+    """FLOPs of one sample, counted by torch's FlopCounterMode (a multiplication and an addition are two).
+
+    Args:
+        module: the network; nothing of it changes.
+        inputs: its positional inputs; the first sample is used.
+
+    Returns:
+        Those of a forward pass, and those of a training step's forward and backward pass.
+    """
+    one = tuple(value[:1] if isinstance(value, Tensor) else value for value in inputs)
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    training = [child for child in module.modules() if child.training]
+    module.eval()
+    try:
+        with FlopCounterMode(display=False) as forward, torch.enable_grad():
+            outputs = list(_tensors(module(*one)))
+        with FlopCounterMode(display=False) as backward:
+            torch.autograd.grad(torch.stack([output.sum() for output in outputs]).sum(), trained, allow_unused=True)
+    finally:
+        for child in training:
+            child.training = True
+    return forward.get_total_flops(), forward.get_total_flops() + backward.get_total_flops()
+
+
+def _tensors(value: Any) -> Iterable[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Begins a new measurement; where the system cannot, ``peak_memory`` covers the process's whole life."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes used since ``reset_peak_memory``: allocated on a GPU, resident in this process on a CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

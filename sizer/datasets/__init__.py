@@ -1,0 +1,137 @@
+"""Data sets, one source a file, found by its name. For studies and for users: `load` gives tensors ready to train on.
+
+A file of this package that has ``read(folder) -> Raw`` is a data set of its own name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import pkgutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sizer.datasets.cache import data_folder
+from sizer.datasets.npz import read_npz
+from sizer.datasets.raw import Raw, check
+from sizer.datasets.split import split
+from sizer.datasets.standardise import measure
+from sizer.errors import DataError, unknown
+
+__all__ = ["Data", "load", "names"]
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A data set in three parts, standardised with what the training part alone says.
+
+    Attributes:
+        name: The data set's name, or that of the user's file without its ending.
+        task: "classification" or "regression".
+        x_train: float32 (N, *input_shape), contiguous, as all six are.
+        y_train: int64 (N,) with classes 0..outputs-1, or float32 (N, outputs) standardised.
+        x_val: As `x_train`: held out of the training set, for every choice.
+        y_val: As `y_train`.
+        x_test: As `x_train`: never looked at for a choice.
+        y_test: As `y_train`.
+        input_shape: One input's shape: (F,) or (C, H, W).
+        outputs: Classes, or regression targets.
+        preprocessing: How raw values became these, for JSON: under "x", and in regression under "y", ``kind``,
+            ``divisor``, ``mean`` and ``std`` of ``(raw / divisor - mean) / std``.
+    """
+
+    name: str
+    task: str
+    x_train: Tensor
+    y_train: Tensor
+    x_val: Tensor
+    y_val: Tensor
+    x_test: Tensor
+    y_test: Tensor
+    input_shape: tuple[int, ...]
+    outputs: int
+    preprocessing: dict[str, Any]
+
+
+def names() -> tuple[str, ...]:
+    """List the data sets there are, in the order of the alphabet."""
+    found = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return tuple(name for name in found if hasattr(importlib.import_module(f"{__name__}.{name}"), "read"))
+
+
+def load(source: str | Path, *, validation: float = 0.2, seed: int = 0, folder: Path | None = None) -> Data:
+    """Read a data set, hold validation rows out of its training set, and standardise it.
+
+    Args:
+        source: A name of `names`, or the path of a user's .npz file with x_train, y_train, x_test and y_test. Integer
+            y are classes, float y regression targets; x is a table (N, F) or images (N, H, W) or (N, H, W, C).
+        validation: What part of the training set is held out, in (0, 1); of each class alike.
+        seed: Which rows are held out; 0 or more.
+        folder: Where downloads are kept; else SIZER_DATA, else the platform's cache folder.
+
+    Returns:
+        The data. The same arguments give the same tensors.
+
+    Raises:
+        UnknownNameError: There is no such data set.
+        DataError: The data cannot be had or cannot be trained on.
+    """
+    if not (math.isfinite(validation) and 0 < validation < 1):
+        raise DataError(f"validation must lie between 0 and 1, both excluded, got {validation}")
+    if seed < 0:
+        raise DataError(f"seed must be 0 or more, got {seed}")
+    name, called, raw = _read(source, folder)
+    task = check(raw, called)
+    classes = raw.y_train.astype(np.int64) if task == "classification" else None
+    train, val = split(len(raw.x_train), validation, seed, classes, called)
+    x = measure(raw.x_train, train, f"{called}: x_train")
+    x_train = x.apply(raw.x_train, train)
+    preprocessing = {"x": x.to_dict()}
+    if task == "classification":
+        y_train, y_val, y_test = (torch.from_numpy(y.astype(np.int64)) for y in _parts(raw, train, val))
+        outputs = int(raw.y_train.max()) + 1
+    else:
+        y = measure(_columns(raw.y_train), train, f"{called}: y_train")
+        y_train, y_val, y_test = (y.apply(_columns(part)) for part in _parts(raw, train, val))
+        outputs = y_train.shape[1]
+        preprocessing["y"] = y.to_dict()
+    return Data(
+        name=name,
+        task=task,
+        x_train=x_train,
+        y_train=y_train,
+        x_val=x.apply(raw.x_train, val),
+        y_val=y_val,
+        x_test=x.apply(raw.x_test),
+        y_test=y_test,
+        input_shape=tuple(x_train.shape[1:]),
+        outputs=outputs,
+        preprocessing=preprocessing,
+    )
+
+
+def _read(source: str | Path, folder: Path | None) -> tuple[str, str, Raw]:
+    """The data set's name, what messages call it, and its arrays."""
+    path = Path(source)
+    if path.suffix == ".npz":
+        return path.stem, str(path), read_npz(path.expanduser())
+    name = str(source)
+    if name not in names():
+        if path.suffix or len(path.parts) > 1:
+            raise DataError(f"{name} is neither a .npz file nor a data set; the data sets are: {', '.join(names())}")
+        raise unknown("data set", name, names())
+    raw: Raw = importlib.import_module(f"{__name__}.{name}").read(data_folder(folder))
+    return name, name, raw
+
+
+def _parts(raw: Raw, train: np.ndarray[Any, Any], val: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
+    return raw.y_train[train], raw.y_train[val], raw.y_test
+
+
+def _columns(y: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return y.reshape(len(y), -1)

@@ -1,0 +1,97 @@
+"""Networks to start from, one family a file, found by its name. For studies and for users: plain modules, no method in.
+
+A file ``das_conv.py`` is the network ``das-conv``. It has ``DEFAULT``, the widths to start from, ``layers(depth)`` and
+``build(input_shape, outputs, widths)``, which is given widths that are already checked.
+"""
+
+from __future__ import annotations
+
+import importlib
+import operator
+import pkgutil
+from collections.abc import Sequence
+from types import ModuleType
+
+from torch import nn
+
+from sizer.errors import InputError, unknown
+
+__all__ = ["build", "default_widths", "layers", "names"]
+
+
+def names() -> tuple[str, ...]:
+    """List the networks there are, in the order of the alphabet."""
+    return tuple(sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__)))
+
+
+def build(name: str, input_shape: Sequence[int], outputs: int, widths: Sequence[int] | None = None) -> nn.Module:
+    """Build a network with fresh weights, drawn from torch's global generator.
+
+    Args:
+        name: One of `names`.
+        input_shape: One input's shape, without the batch: (F,) or (C, H, W).
+        outputs: Values that it returns for an input: logits of classes, or regression values.
+        widths: Units of each layer of `layers`, in that order, each 1 or more; `default_widths` where None.
+
+    Returns:
+        A module from float32 (N, *input_shape) to (N, outputs).
+
+    Raises:
+        UnknownNameError: There is no such network.
+        InputError: Widths or shapes that this network cannot have.
+    """
+    family = _family(name)
+    chosen = family.DEFAULT if widths is None else _whole(name, widths)
+    layers(name, len(chosen))
+    if outputs < 1:
+        raise InputError(f"a network needs 1 output or more, got {outputs}")
+    if not input_shape or min(input_shape) < 1:
+        raise InputError(f"an input shape must be one or more sizes of 1 or more, got {tuple(input_shape)}")
+    network: nn.Module = family.build(tuple(input_shape), outputs, chosen)
+    return network
+
+
+def layers(name: str, depth: int | None = None) -> tuple[str, ...]:
+    """List the layers that have a width, by their path in the module and in the order they run.
+
+    The output layer ``out`` is not among them: its width is given by the data.
+
+    Args:
+        name: One of `names`.
+        depth: How many; as many as the network has by default where None.
+
+    Raises:
+        UnknownNameError: There is no such network.
+        InputError: The network cannot have that many.
+    """
+    family = _family(name)
+    listed: tuple[str, ...] = family.layers(len(family.DEFAULT) if depth is None else depth)
+    if depth is not None and len(listed) != depth:
+        raise InputError(f"{name} has {len(listed)} widths ({', '.join(listed)}), got {depth}")
+    return listed
+
+
+def default_widths(name: str) -> tuple[int, ...]:
+    """Give the widths that the network's paper starts from, one for each of `layers`.
+
+    Raises:
+        UnknownNameError: There is no such network.
+    """
+    widths: tuple[int, ...] = _family(name).DEFAULT
+    return widths
+
+
+def _family(name: str) -> ModuleType:
+    if name not in names():
+        raise unknown("network", name, names())
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+
+
+def _whole(name: str, widths: Sequence[int]) -> tuple[int, ...]:
+    try:
+        whole = tuple(operator.index(width) for width in widths)
+    except TypeError:
+        raise InputError(f"widths of {name} must be whole numbers, got {list(widths)}") from None
+    if any(width < 1 for width in whole):
+        raise InputError(f"every width of {name} must be 1 or more, got {list(whole)}")
+    return whole

@@ -1,0 +1,144 @@
+"""Ray itself: a cluster of this machine's own, or one that the user named; quiet, and gone afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+# Ray and Tune read these when they are imported or started.
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_THRESHOLD_S": "60",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+for _name, _value in _QUIET.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402  # after the variables that it reads
+
+from sizer.errors import InputError  # noqa: E402
+
+# Where workers compete for cores, OpenMP threads that spin cost a factor of ten. Set before torch is imported.
+WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}
+_ANSWERS_WITHIN = 3.0
+_SHARED_MEMORY = 128 * 2**20
+_LONGEST_TEMP = 40
+
+
+@contextlib.contextmanager
+def connected(address: str | None, cpus: float, gpus: float, shared: Path) -> Iterator[int]:
+    """Starts Ray on this machine, or joins the cluster at `address`, for as long as the block lasts.
+
+    Args:
+        address: None for a cluster of one's own; else `HOST:PORT` or `auto`.
+        cpus: CPUs that one trial takes.
+        gpus: The share of a GPU that one trial takes.
+        shared: The folder that every node must see, where there is more than one.
+
+    Yields:
+        How many trials fit at once.
+
+    Raises:
+        InputError: The address does not answer, no node has what a trial takes, or a node does not see `shared`.
+    """
+    if ray.is_initialized():
+        yield _fitting(cpus, gpus)
+        return
+    with tempfile.TemporaryDirectory(prefix="sizer-ray-") as private:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                if address is None:
+                    _start(Path(private))
+                else:
+                    _join(address)
+            if address is not None:
+                _check_shared(shared)
+            yield _fitting(cpus, gpus)
+        finally:
+            ray.shutdown()
+
+
+def _start(private: Path) -> None:
+    # A local Ray makes a token for itself and would write it into the user's home.
+    token = private / "token"
+    token.write_text(secrets.token_hex(32))
+    token.chmod(0o600)
+    os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token))
+    # Sockets live under the temporary folder, and their paths may have 107 characters.
+    root = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    os.environ.update({key: value for key, value in WORKER_ENVIRONMENT.items() if key not in os.environ})
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=_SHARED_MEMORY,
+        _temp_dir="/tmp/ray" if len(root) > _LONGEST_TEMP else None,
+    )
+
+
+def _join(address: str) -> None:
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address != "auto":
+        if not host or not port.isdigit():
+            raise InputError(f"{address} is no Ray address: give HOST:PORT, such as 10.0.0.1:6379, or auto")
+        try:
+            socket.create_connection((host, int(port)), timeout=_ANSWERS_WITHIN).close()
+        except OSError as error:
+            raise InputError(f"no Ray at {address} ({error}): start one with `ray start --head`, or leave it out") from None
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": WORKER_ENVIRONMENT},
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise InputError(f"no Ray at {address}: {line}") from None
+
+
+def _fitting(cpus: float, gpus: float) -> int:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fits = 0
+    for node in nodes:
+        by = [node.get("CPU", 0.0) / cpus if cpus else float("inf"), node.get("GPU", 0.0) / gpus if gpus else float("inf")]
+        fits += int(min(by) + 1e-9)
+    if fits < 1:
+        most = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in ("CPU", "GPU")}
+        raise InputError(
+            f"no machine has {cpus:g} CPUs and {gpus:g} GPUs for a trial: the largest has"
+            f" {most['CPU']:g} CPUs and {most['GPU']:g} GPUs"
+        )
+    return fits
+
+
+def _check_shared(shared: Path) -> None:
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) == 1 and nodes[0]["NodeManagerHostname"] == socket.gethostname():
+        return
+    mark = shared / f"seen-{secrets.token_hex(8)}"
+    mark.touch()
+    try:
+        look = ray.remote(num_cpus=0)(lambda path: Path(path).exists())
+        for node in nodes:
+            on = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            if not ray.get(look.options(scheduling_strategy=on).remote(str(mark)), timeout=60):
+                raise InputError(
+                    f"{node['NodeManagerHostname']} does not see {shared}: put the database where every node sees it"
+                )
+    finally:
+        mark.unlink(missing_ok=True)

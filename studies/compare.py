@@ -1,0 +1,301 @@
+"""The comparison of an evaluation's arms, as in Figure 2 of the ShrinkNets paper: pure functions of two data frames.
+
+The frames are those of `studies.query`: one row a trial, and one row a trial and epoch. What is compared is the
+distribution over trials of the *test* accuracy at the best *validation* epoch; the test set chooses nothing.
+Accuracies are fractions here (R^2 in a regression); the sentences say them in percent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from sizer.methods import method_class
+from studies.distributions import Floats, expected_best, median_interval, spread_test
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What one arm's trials gave. Values are None where no finished trial gives one.
+
+    `finished` trials are the distribution (collapsed ones among them); `failed` ones gave no network, and `failures`
+    names them. Medians, quartiles, `best`, `worst` and `spread` (the interquartile range) are of test accuracy.
+    `chosen` is the test accuracy of the trial with the best validation accuracy. `parameters`, `units`,
+    `training_flops` and `seconds` are medians over trials. `cost` is training FLOPs for each finished trial, with
+    what failed trials used shared among them. `expected[n - 1]` is the expected best of n trials. Half of the trials
+    reached the comparison's threshold by `half_epoch`, `reached` is the share that ever did.
+    """
+
+    name: str
+    method: str
+    sizes: bool
+    trials: int
+    finished: int
+    collapsed: int
+    failed: int
+    unfinished: int
+    failures: tuple[str, ...]
+    median: float | None
+    lower: float | None
+    upper: float | None
+    best: float | None
+    worst: float | None
+    spread: float | None
+    chosen: float | None
+    parameters: float | None
+    units: float | None
+    training_flops: float | None
+    seconds: float | None
+    cost: float | None
+    expected: tuple[float, ...]
+    half_epoch: int | None
+    reached: float | None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A sizing arm against a baseline arm: `difference` of medians with its 95 % interval (`low`, `high`).
+
+    `p` is of the two-sided Mann-Whitney U test, `spread_p` of the Brown-Forsythe test (None where neither arm varies),
+    `parameters_ratio` is the baseline's median parameters over the sizing arm's.
+    """
+
+    arm: str
+    baseline: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    spread_p: float | None
+    parameters_ratio: float
+    task: str
+
+    @property
+    def sentence(self) -> str:
+        """The pair in one plain sentence."""
+        if self.task == "regression":
+            scale, digits, unit = 1.0, 3, "R²"
+        else:
+            scale, digits, unit = 100.0, 2, "points"
+        step = f"{abs(self.difference) * scale:.{digits}f}"
+        if float(step) == 0:
+            where = f"median level with {self.baseline}"
+        else:
+            where = f"median {step} {unit} {'above' if self.difference > 0 else 'below'} {self.baseline}"
+        interval = f"95 % interval {self.low * scale:.{digits}f} to {self.high * scale:.{digits}f}"
+        doubt = " (no clear difference)" if self.low <= 0 <= self.high else ""
+        return f"{self.arm}: {where}, {interval}{doubt}, {_times(self.parameters_ratio)}"
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What it costs a sizing arm until its expected best is the baselines' best.
+
+    `target` is the test accuracy of the network that validation chooses among all the baselines' trials, in arm
+    `baseline`, which spent `baseline_trials` and `baseline_flops` (all its trials). `trials` and `flops` are the sizing
+    arm's, None where all its trials are not enough.
+    """
+
+    arm: str
+    baseline: str
+    target: float
+    trials: int | None
+    flops: float | None
+    baseline_trials: int
+    baseline_flops: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Arms in the frame's order, sizing arms against baselines, and notes on what could not be compared.
+
+    `threshold` is the validation accuracy that `Arm.half_epoch` and `Arm.reached` speak of; `spread_p` tests whether
+    the arms' spreads differ (Brown-Forsythe over all arms with two finished trials or more).
+    """
+
+    task: str
+    threshold: float | None
+    spread_p: float | None
+    arms: tuple[Arm, ...]
+    pairs: tuple[Pair, ...]
+    reaches: tuple[Reach, ...]
+    notes: tuple[str, ...]
+
+
+def compare(
+    trials: pd.DataFrame, history: pd.DataFrame, *, task: str = "classification", threshold: float | None = None
+) -> Comparison:
+    """Compares the arms of one evaluation.
+
+    Args:
+        trials: one row a trial (`studies.query.trials`).
+        history: one row a trial and epoch (`studies.query.history`).
+        task: "classification" or "regression" (accuracy is R^2 then).
+        threshold: validation accuracy for "epochs to a given accuracy"; by default the lowest of the arms' medians of
+            best validation accuracy, which half of the trials of every arm reach.
+    """
+    groups = {str(name): group for name, group in trials.groupby("arm", sort=False)}
+    done = {name: finished(group) for name, group in groups.items()}
+    if threshold is None:
+        medians = [float(group["val_accuracy"].median()) for group in done.values() if len(group)]
+        threshold = min(medians) if medians else None
+    epochs = {str(name): group for name, group in history.groupby("arm", sort=False)}
+    arms = tuple(_arm(name, groups[name], done[name], epochs.get(name), threshold) for name in groups)
+    usable = [arm for arm in arms if arm.finished > 1]
+    scores = {arm.name: _sorted(done[arm.name], "test_accuracy") for arm in usable}
+    sizing = [arm for arm in usable if arm.sizes]
+    baselines = [arm for arm in usable if not arm.sizes]
+    return Comparison(
+        task=task,
+        threshold=threshold,
+        spread_p=spread_test(list(scores.values())),
+        arms=arms,
+        pairs=tuple(_pair(a, b, scores[a.name], scores[b.name], task) for a in sizing for b in baselines),
+        reaches=_reaches(sizing, baselines, done),
+        notes=_notes(arms),
+    )
+
+
+def finished(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials that count in the distribution: told complete, with an epoch to show; collapsed ones count."""
+    return trials[(trials["state"] == "COMPLETE") & trials["val_accuracy"].notna() & trials["test_accuracy"].notna()]
+
+
+def ranked(trials: pd.DataFrame) -> pd.DataFrame:
+    """Trials from the one that would be chosen first: validation accuracy, then fewer parameters, then earlier."""
+    return trials.sort_values(["val_accuracy", "parameters", "trial_id"], ascending=[False, True, True])
+
+
+def _arm(
+    name: str, rows: pd.DataFrame, done: pd.DataFrame, epochs: pd.DataFrame | None, threshold: float | None
+) -> Arm:
+    method = str(rows["method"].iloc[0])
+    ended = rows["state"].isin(["COMPLETE", "FAIL"])
+    dropped = rows[ended & ~rows.index.isin(done.index)]
+    test = _sorted(done, "test_accuracy")
+    expected = expected_best(ranked(done)["test_accuracy"].to_numpy(dtype=np.float64))
+    spent = float(rows.loc[ended, "training_flops"].fillna(0).sum())
+    half_epoch, reached = _epochs_to(threshold, done, epochs)
+    lower, median, upper = np.percentile(test, [25, 50, 75]).tolist() if len(test) else (None, None, None)
+    return Arm(
+        name=name,
+        method=method,
+        sizes=bool(method_class(method).sizes),
+        trials=len(rows),
+        finished=len(done),
+        collapsed=int((done["status"] == "collapsed").sum()),
+        failed=len(dropped),
+        unfinished=int((~ended).sum()),
+        failures=tuple(_failure(row) for row in dropped.to_dict("records")),
+        median=median,
+        lower=lower,
+        upper=upper,
+        best=float(test[-1]) if len(test) else None,
+        worst=float(test[0]) if len(test) else None,
+        spread=upper - lower if upper is not None and lower is not None else None,
+        chosen=float(expected[-1]) if len(expected) else None,
+        parameters=_median(done, "parameters"),
+        units=_median(done, "units"),
+        training_flops=_median(done, "training_flops"),
+        seconds=_median(done, "seconds"),
+        cost=spent / len(done) if len(done) else None,
+        expected=tuple(expected.tolist()),
+        half_epoch=half_epoch,
+        reached=reached,
+    )
+
+
+def _failure(row: dict[Any, Any]) -> str:
+    status = str(row["status"] or "failed")
+    reason = str(row["reason"] or "").strip()
+    return f"trial {row['number']}: {status}" + (f", {reason}" if reason else "")
+
+
+def _epochs_to(
+    threshold: float | None, done: pd.DataFrame, epochs: pd.DataFrame | None
+) -> tuple[int | None, float | None]:
+    """The epoch by which half of the finished trials reached the threshold, and the share that ever did."""
+    if threshold is None or done.empty or epochs is None:
+        return None, None
+    there = epochs[(epochs["val_accuracy"] >= threshold) & epochs["trial_id"].isin(done["trial_id"])]
+    first = np.sort(there.groupby("trial_id")["epoch"].min().to_numpy())
+    needed = math.ceil(len(done) / 2)
+    return (int(first[needed - 1]) if len(first) >= needed else None), len(first) / len(done)
+
+
+def _pair(arm: Arm, baseline: Arm, a: Floats, b: Floats, task: str) -> Pair:
+    low, high = median_interval(a, b)
+    equal = np.ptp(np.concatenate([a, b])) == 0
+    return Pair(
+        arm=arm.name,
+        baseline=baseline.name,
+        difference=float(np.median(a) - np.median(b)),
+        low=low,
+        high=high,
+        p=1.0 if equal else float(stats.mannwhitneyu(a, b, alternative="two-sided").pvalue),
+        spread_p=spread_test([a, b]),
+        parameters_ratio=(baseline.parameters or math.nan) / (arm.parameters or math.nan),
+        task=task,
+    )
+
+
+def _reaches(sizing: list[Arm], baselines: list[Arm], done: dict[str, pd.DataFrame]) -> tuple[Reach, ...]:
+    if not baselines:
+        return ()
+    first = ranked(pd.concat([done[arm.name] for arm in baselines])).iloc[0]
+    target = float(first["test_accuracy"])
+    chosen = next(arm for arm in baselines if arm.name == first["arm"])
+    result = []
+    for arm in sizing:
+        trials = next((n for n, value in enumerate(arm.expected, start=1) if value >= target), None)
+        result.append(
+            Reach(
+                arm=arm.name,
+                baseline=chosen.name,
+                target=target,
+                trials=trials,
+                flops=None if trials is None else trials * (arm.cost or 0.0),
+                baseline_trials=chosen.finished,
+                baseline_flops=chosen.finished * (chosen.cost or 0.0),
+            )
+        )
+    return tuple(result)
+
+
+def _notes(arms: Sequence[Arm]) -> tuple[str, ...]:
+    notes = []
+    for arm in arms:
+        if arm.finished < 2:
+            count = "1 finished trial" if arm.finished == 1 else "no finished trial"
+            notes.append(f"{arm.name}: {count}, too few to compare (2 or more are needed)")
+        if arm.unfinished:
+            notes.append(f"{arm.name}: {arm.unfinished} of {arm.trials} trials not ended yet, so this is how it stands")
+        if arm.collapsed:
+            notes.append(f"{arm.name}: {arm.collapsed} of {arm.trials} trials collapsed (a layer emptied); they count")
+        if arm.failed:
+            notes.append(f"{arm.name}: {arm.failed} of {arm.trials} trials gave no network; they do not count")
+    if not any(arm.sizes for arm in arms) or all(arm.sizes for arm in arms):
+        notes.append("a sizing arm and a baseline arm are needed for a comparison of the two")
+    return tuple(notes)
+
+
+def _sorted(frame: pd.DataFrame, column: str) -> Floats:
+    return np.sort(frame[column].to_numpy(dtype=np.float64))
+
+
+def _median(frame: pd.DataFrame, column: str) -> float | None:
+    return float(frame[column].astype(float).median()) if len(frame) else None
+
+
+def _times(ratio: float) -> str:
+    """How many times fewer or more parameters, from the baseline's over the sizing arm's."""
+    if math.isnan(ratio):
+        return "with an unknown number of parameters"
+    factor, word = (ratio, "fewer") if ratio >= 1 else (1 / ratio, "more")
+    return "with as many parameters" if f"{factor:.1f}" == "1.0" else f"with {factor:.1f} times {word} parameters"

@@ -1,0 +1,196 @@
+"""The driver's side of a sweep, without Ray: which trial is next, and what is written when a worker says something.
+
+The database alone says what is done. Nothing is kept elsewhere that a new driver would need: it reads the studies,
+adopts the RUNNING rows and goes on.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any, Protocol
+
+import optuna
+from optuna.trial import TrialState
+
+from sizer import Epoch, best_epoch
+from studies import search, weights
+from studies.database import Database
+from studies.lease import Lease
+from studies.plan import Plan
+from studies.records import Records
+
+
+class Watch(Protocol):
+    """Who is told what happens, such as the command line's progress bars."""
+
+    def begin(self, totals: dict[str, tuple[int, int]]) -> None:
+        """The sweep begins: arm -> (trials done, trials planned)."""
+
+    def epoch(self, arm: str, number: int, epoch: Epoch, of: int) -> None:
+        """A trial finished an epoch, of so many; its row is in the database."""
+
+    def trial(self, arm: str, number: int, state: str, status: str, reason: str) -> None:
+        """A trial ended: Optuna's state, our status, and why where it is not complete."""
+
+    def note(self, line: str) -> None:
+        """Something else worth a line."""
+
+
+class Driver:
+    """Asks, adopts, writes and tells for one evaluation.
+
+    Args:
+        plan: The evaluation.
+        database: Where it is written; its tables exist.
+        lease: Held.
+        watch: Told what happens.
+    """
+
+    def __init__(self, plan: Plan, database: Database, lease: Lease, watch: Watch) -> None:
+        self.plan = plan
+        self.watch = watch
+        self.ended: dict[str, Counter[str]] = {arm: Counter() for arm in plan.arms}
+        self._database = database
+        self._lease = lease
+        self._records = Records(database, lease)
+        self._studies: dict[str, optuna.Study] = {}
+        self._adoptable: list[tuple[str, optuna.trial.FrozenTrial]] = []
+        self._asked: dict[str, int] = {}
+        self._waiting: dict[str, list[int]] = {}
+        self._members: dict[int, dict[str, Any]] = {}
+
+    def begin(self, data: dict[str, Any]) -> None:
+        """Writes the plan, opens the studies and sees what an earlier driver left.
+
+        Args:
+            data: What the data is, for those who read the database.
+        """
+        spec = self.plan.spec()
+        self._records.plan(self.plan.name, spec, data)
+        for arm in self.plan.arms:
+            study = optuna.create_study(
+                storage=self._database.storage,
+                study_name=self.plan.study_name(arm),
+                direction="maximize",
+                load_if_exists=True,
+            )
+            if study.user_attrs.get("plan") != spec:
+                study.set_user_attr("plan", spec)
+                study.set_user_attr("arm", arm)
+            weights.drop_unrecorded(self._database, self._lease, study)
+            self._studies[arm] = study
+            rows = study.get_trials(deepcopy=False)
+            self._waiting[arm] = [row.number for row in rows if row.state == TrialState.WAITING]
+            self._asked[arm] = len(rows) - len(self._waiting[arm])
+            for row in rows:
+                if row.state == TrialState.RUNNING:
+                    self._adoptable.append((arm, row))
+                elif row.state.is_finished() and (folder := self._folder(arm, row.number)).exists():
+                    self._keep_weights(arm, row._trial_id, row.number, folder, complete=row.state == TrialState.COMPLETE)
+        running = Counter(arm for arm, _ in self._adoptable)
+        self.watch.begin({arm: (self._asked[arm] - running[arm], self.plan.trials) for arm in self.plan.arms})
+
+    @property
+    def left(self) -> int:
+        """Trials that have still to begin or to be adopted."""
+        return len(self._adoptable) + sum(max(0, self.plan.trials - asked) for asked in self._asked.values())
+
+    def next(self) -> dict[str, Any] | None:
+        """The next trial to train, as a worker needs it; None when every trial has been given out."""
+        if self._adoptable:
+            arm, row = self._adoptable.pop(0)
+            trial = search.adopt(self.plan, arm, self._studies[arm], row)
+            return self._member(arm, trial, known=self._known(trial._trial_id))
+        open_arms = [arm for arm in self.plan.arms if self._asked[arm] < self.plan.trials]
+        if not open_arms:
+            return None
+        # The arm that is furthest behind: all arms advance together.
+        arm = min(open_arms, key=lambda arm: self._asked[arm])
+        queued = bool(self._waiting[arm])
+        number = self._waiting[arm].pop(0) if queued else self._asked[arm] + len(self._waiting[arm])
+        trial = search.ask(self.plan, arm, self._studies[arm], number, queued)
+        self._asked[arm] += 1
+        self._records.forget(trial._trial_id)
+        shutil.rmtree(self._folder(arm, trial.number), ignore_errors=True)
+        return self._member(arm, trial, known=0)
+
+    def epoch(self, trial_id: int, epoch: Epoch) -> None:
+        """A worker finished an epoch: it is committed when this returns."""
+        member = self._members[trial_id]
+        self._records.epoch(trial_id, epoch)
+        member["known"] = epoch.epoch
+        self.watch.epoch(member["arm"], member["number"], epoch, member["epochs"])
+
+    def end(self, trial_id: int, status: str, reason: str, device: str = "", traceback: str = "") -> None:
+        """A trial ended: its best epoch, architecture and weights are written and Optuna is told.
+
+        Every step can be done again, so that a driver killed between two of them does no harm: while the row is
+        RUNNING it is adopted, and afterwards the run's folder says that its weights are still to be looked at.
+        """
+        member = self._members.pop(trial_id)
+        arm, number = member["arm"], member["number"]
+        epochs = self._records.epochs(trial_id)
+        best = _best(epochs)
+        complete = best is not None and status in {"complete", "collapsed"}
+        found = {
+            "best_epoch": best.epoch, "test_accuracy": best.test_accuracy, "parameters": best.parameters,
+            "flops": best.flops, "widths": best.widths,
+        } if best else {}  # fmt: skip
+        said = {"status": status, "reason": reason, "device": device, "traceback": traceback}
+        self._records.architecture(trial_id, best.widths if best else {})
+        self._records.attributes(trial_id, {**found, **{key: value for key, value in said.items() if value}})
+        search.tell(self._studies[arm], number, best.val_accuracy if best and complete else None)
+        self._keep_weights(arm, trial_id, number, Path(member["folder"]), complete=complete)
+        self.ended[arm][status] += 1
+        self.watch.trial(arm, number, "COMPLETE" if complete else "FAIL", status, reason)
+
+    def known(self, trial_id: int) -> int:
+        """The last epoch of a trial in flight that is written."""
+        return int(self._members[trial_id]["known"])
+
+    def _member(self, arm: str, trial: optuna.Trial, known: int) -> dict[str, Any]:
+        plan, point = self.plan, search.point(self.plan, arm, trial.params)
+        seed = plan.seed + trial.number
+        if trial.user_attrs.get("seed") != seed:
+            trial.set_user_attr("seed", seed)
+        member = {
+            "arm": arm, "number": trial.number, "trial_id": trial._trial_id, "seed": seed, "known": known,
+            "method": plan.arms[arm].method, "knob": point.knob, "settings": dict(plan.arms[arm].settings),
+            "network": plan.network, "widths": point.widths, "weight_decay": point.weight_decay,
+            "data": plan.data, "validation": plan.validation, "data_seed": plan.seed,
+            "folder": str(self._folder(arm, trial.number)),
+            **{field: plan.setting(arm, field) for field in ("epochs", "batch_size", "learning_rate", "optimizer")},
+        }  # fmt: skip
+        self._members[trial._trial_id] = member
+        return member
+
+    def _known(self, trial_id: int) -> int:
+        """The last epoch without a gap before it."""
+        written = [epoch.epoch for epoch in self._records.epochs(trial_id)]
+        return next((at for at, epoch in enumerate(written) if epoch != at + 1), len(written))
+
+    def _folder(self, arm: str, number: int) -> Path:
+        return run_folder(self._database, self.plan.study_name(arm), number)
+
+    def _keep_weights(self, arm: str, trial_id: int, number: int, folder: Path, *, complete: bool) -> None:
+        epochs = [epoch for epoch in self._records.epochs(trial_id) if math.isfinite(epoch.val_accuracy)]
+        best = _best(epochs)
+        if complete and best is not None:
+            for line in weights.keep(
+                self._database, self._lease, self._studies[arm], trial_id, number, epochs, best, folder
+            ):
+                self.watch.note(line)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_folder(database: Database, study_name: str, number: int | str) -> Path:
+    """Where a trial in flight keeps its state; a plan's cell stands in the name with `_` for `/`."""
+    return database.runs / f"{study_name.replace('/', '_')}-{number}"
+
+
+def _best(epochs: list[Epoch]) -> Epoch | None:
+    usable = [epoch for epoch in epochs if math.isfinite(epoch.val_accuracy)]
+    return best_epoch(usable) if usable else None

@@ -1,0 +1,299 @@
+"""Reads an evaluation out of its database: trials, history, the best architecture, the front. Writes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy import select
+
+from sizer import Architecture, front as front_of
+from sizer.errors import InputError, unknown
+from studies import database as tables
+from studies import weights
+from studies.database import Database, open_database, plain_errors
+from studies.lease import is_held
+from studies.plan import study_name
+
+TRIALS = (
+    "arm", "method", "trial_id", "number", "state", "status", "reason", "knob_name", "knob", "seed", "epoch",
+    "val_accuracy", "test_accuracy", "val_loss", "test_loss", "parameters", "flops", "units", "training_flops",
+    "seconds", "epochs", "peak_memory", "widths", "device",
+)  # fmt: skip
+HISTORY = (
+    "arm", "trial_id", "number", "knob", "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy",
+    "test_loss", "test_accuracy", "parameters", "flops", "training_flops", "seconds", "peak_memory", "widths",
+)  # fmt: skip
+_WHOLE = ("epoch", "parameters", "flops", "units", "training_flops", "epochs", "peak_memory", "seed")
+_AT_BEST = ("epoch", "val_accuracy", "test_accuracy", "val_loss", "test_loss", "parameters", "flops", "units", "widths")
+
+
+def plan_names(db: str | Path | Database) -> list[str]:
+    """The evaluations in a database, in the order they began."""
+    opened = open_database(db)
+    with plain_errors(opened), opened.engine.connect() as connection:
+        return list(connection.scalars(select(tables.plans.c.name).order_by(tables.plans.c.created)))
+
+
+def spec(db: str | Path | Database, name: str) -> dict[str, Any]:
+    """The plan of an evaluation, as `Plan.spec()` gave it.
+
+    Raises:
+        InputError: The database has no such evaluation; the line lists those it has.
+    """
+    return _plan_and_data(db, name)[0]
+
+
+def data(db: str | Path | Database, name: str) -> dict[str, Any]:
+    """What the data of an evaluation was, as `studies.sweep.describe()` said: task, shapes, rows, preprocessing.
+
+    Raises:
+        InputError: The database has no such evaluation.
+    """
+    return _plan_and_data(db, name)[1]
+
+
+def driver(db: str | Path | Database, name: str) -> str:
+    """Who runs an evaluation now, in words: "run by process 4711 on HOST since ..." or "nobody runs it"."""
+    opened = open_database(db)
+    with plain_errors(opened), opened.engine.connect() as connection:
+        held = connection.execute(tables.leases.select().where(tables.leases.c.plan == name)).first()
+    if held is None or not is_held(held):
+        return "nobody runs it"
+    return f"run by process {held.pid} on {held.host} since {held.since}"
+
+
+def trials(db: str | Path | Database, plan_name: str) -> pd.DataFrame:
+    """One row a trial of every arm, in the order of arms and numbers; its figures are those of its best epoch.
+
+    Columns: arm, method, trial_id, number; state (Optuna's: COMPLETE, FAIL, RUNNING, WAITING), status (complete,
+    collapsed, diverged, error, or "" while it runs), reason; knob_name and knob (of `fixed` "" and NaN, of `fixed-l2`
+    its weight decay), seed; epoch, val_accuracy, test_accuracy, val_loss, test_loss, parameters, flops (forward, one
+    sample), units and widths (layer -> width) at the best epoch; training_flops, seconds, epochs and peak_memory
+    (bytes) of the whole trial; device. A trial without an epoch has no figures.
+
+    Raises:
+        InputError: No such database or evaluation.
+    """
+    opened = open_database(db)
+    with plain_errors(opened):
+        read = _read(opened, plan_name)
+    rows = []
+    for trial in read.trials:
+        epochs = read.epochs.get(trial["trial_id"], [])
+        best = min(epochs, key=_order, default=None)
+        row = {**trial, **{name: best[name] if best else None for name in _AT_BEST}}
+        row["widths"] = best["widths"] if best else {}
+        row["epochs"] = len(epochs)
+        for total in ("training_flops", "seconds", "peak_memory"):
+            row[total] = max((epoch[total] for epoch in epochs), default=None)
+        rows.append(row)
+    return _frame(rows, TRIALS)
+
+
+def history(db: str | Path | Database, plan_name: str) -> pd.DataFrame:
+    """One row an epoch of every trial, in order; the columns mean what they mean in `sizer_history`.
+
+    Raises:
+        InputError: No such database or evaluation.
+    """
+    opened = open_database(db)
+    with plain_errors(opened):
+        read = _read(opened, plan_name)
+    rows = [
+        {**epoch, **{name: trial[name] for name in ("arm", "number", "knob")}}
+        for trial in read.trials
+        for epoch in read.epochs.get(trial["trial_id"], [])
+    ]
+    return _frame(rows, HISTORY)
+
+
+def best(
+    db: str | Path | Database,
+    plan_name: str,
+    arm: str | None = None,
+    max_params: int | None = None,
+    max_flops: int | None = None,
+) -> pd.Series[Any]:
+    """The (trial, epoch) of highest validation accuracy, under a budget from the best epoch that fits it.
+
+    Args:
+        db: The database.
+        plan_name: The evaluation.
+        arm: Only this arm; all arms where None.
+        max_params: Parameters at most.
+        max_flops: FLOPs of one sample's forward pass at most.
+
+    Returns:
+        The row: the columns of `history`, then method, knob_name, seed, status and units.
+
+    Raises:
+        InputError: Nothing fits; the line names the nearest. Or there is no complete trial, or no such arm.
+    """
+    rows = _usable(db, plan_name, arm)
+    fits = rows
+    for column, limit in (("parameters", max_params), ("flops", max_flops)):
+        fits = fits if limit is None else fits[fits[column] <= limit]
+    if not fits.empty:
+        return fits.loc[_best_index(fits)]
+    # How many times too large, in whichever of the limits is exceeded most.
+    excess = pd.concat(
+        [rows[column] / limit for column, limit in (("parameters", max_params), ("flops", max_flops)) if limit], axis=1
+    ).max(axis=1) if max_params or max_flops else rows["parameters"].astype(float)  # fmt: skip
+    near = rows.loc[_best_index(rows[excess == excess.min()])]
+    limits = [f"{limit:,} {what}" for limit, what in ((max_params, "parameters"), (max_flops, "FLOPs")) if limit is not None]
+    raise InputError(
+        f"no epoch of {plan_name} fits {' and '.join(limits)}: the nearest is {near.arm} trial {near.number}, epoch"
+        f" {near.epoch}, with {near.parameters:,} parameters, {near.flops:,} FLOPs, validation {near.val_accuracy:.4f}"
+    )
+
+
+def front(db: str | Path | Database, plan_name: str, arm: str | None = None) -> pd.DataFrame:
+    """The (trial, epoch) rows that no other beats in validation accuracy at as few parameters, or at as few FLOPs.
+
+    Args:
+        db: The database.
+        plan_name: The evaluation.
+        arm: Only this arm; all arms against each other where None.
+
+    Returns:
+        Rows as `best` returns one, by parameters.
+    """
+    rows = _usable(db, plan_name, arm)
+    points = [_Point(*point) for point in zip(rows.index, rows["val_accuracy"], rows["parameters"], rows["flops"], strict=True)]
+    chosen = [point.epoch for point in front_of(points)]
+    return rows.loc[chosen].sort_values(["parameters", "flops"]).reset_index(drop=True)
+
+
+def architecture(db: str | Path | Database, plan_name: str, row: pd.Series[Any]) -> tuple[Architecture, Path]:
+    """The architecture of a row of `best` or `front`, and the file of its weights, for `sizer.save`.
+
+    Raises:
+        InputError: Its weights were not kept, or are no longer what was written.
+    """
+    opened = open_database(db)
+    planned, described = _plan_and_data(opened, plan_name)
+    with plain_errors(opened):
+        file = weights.file_of(opened, int(row["trial_id"]), int(row["epoch"]))
+    info = {
+        "study": f"{plan_name}/{row['arm']}", "trial": int(row["number"]), "epoch": int(row["epoch"]),
+        **{name: float(row[name]) for name in ("val_accuracy", "test_accuracy")},
+        **{name: int(row[name]) for name in ("parameters", "flops")},
+        "method": row["method"], **({row["knob_name"]: float(row["knob"])} if row["knob_name"] else {}),
+        "data": described["name"],
+    }  # fmt: skip
+    built = Architecture(
+        network=planned["network"], input_shape=tuple(described["input_shape"]), outputs=described["outputs"],
+        task=described["task"], widths=dict(row["widths"]), preprocessing=described["preprocessing"], info=info,
+    )  # fmt: skip
+    return built, file
+
+
+class _Point(NamedTuple):
+    """A row as `sizer.front` sees an epoch; `epoch` tells the rows apart."""
+
+    epoch: int
+    val_accuracy: float
+    parameters: int
+    flops: int
+
+
+class _Read(NamedTuple):
+    trials: list[dict[str, Any]]
+    epochs: dict[int, list[dict[str, Any]]]
+
+
+def _usable(db: str | Path | Database, plan_name: str, arm: str | None) -> pd.DataFrame:
+    """The epochs of complete trials, with what their trials say."""
+    told = trials(db, plan_name)
+    arms = list(spec(db, plan_name)["arms"])
+    if arm is not None and arm not in arms:
+        raise unknown(f"arm of {plan_name}", arm, arms)
+    told = told[(told["state"] == "COMPLETE") & ((told["arm"] == arm) if arm else True)]
+    columns = ["trial_id", "method", "knob_name", "seed", "status"]
+    rows = history(db, plan_name).merge(told[columns], on="trial_id")
+    rows = rows[rows["val_accuracy"].notna()].reset_index(drop=True)
+    if rows.empty:
+        where = f"{plan_name}/{arm}" if arm else plan_name
+        raise InputError(f"no trial of {where} is complete yet: run `sizer sweep` on it")
+    rows["units"] = [sum(widths.values()) for widths in rows["widths"]]
+    return rows
+
+
+def _best_index(rows: pd.DataFrame) -> Hashable:
+    order = rows.sort_values(["val_accuracy", "parameters", "trial_id", "epoch"], ascending=[False, True, True, True])
+    return order.index[0]
+
+
+def _order(epoch: dict[str, Any]) -> tuple[float, int, int]:
+    """As `sizer.best_epoch` orders epochs; one whose accuracy is no number comes last."""
+    accuracy = epoch["val_accuracy"]
+    return (float("inf") if accuracy is None else -accuracy, epoch["parameters"], epoch["epoch"])
+
+
+def _plan_and_data(db: str | Path | Database, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    opened = open_database(db)
+    with plain_errors(opened), opened.engine.connect() as connection:
+        row = connection.execute(tables.plans.select().where(tables.plans.c.name == name)).first()
+    if row is None:
+        raise unknown("evaluation", name, plan_names(opened))
+    return json.loads(row.spec), json.loads(row.data)
+
+
+def _read(opened: Database, plan_name: str) -> _Read:
+    planned = spec(opened, plan_name)
+    arms = {study_name(plan_name, arm): arm for arm in planned["arms"]}
+    ours = tables.trials.join(tables.studies, tables.studies.c.study_id == tables.trials.c.study_id)
+    inside = tables.studies.c.study_name.in_(arms)
+    by_id = tables.trials.c.trial_id
+    parameters: dict[int, dict[str, float]] = {}
+    said: dict[int, dict[str, Any]] = {}
+    epochs: dict[int, list[dict[str, Any]]] = {}
+    with opened.engine.connect() as connection:
+        rows = connection.execute(select(tables.studies.c.study_name, tables.trials).select_from(ours).where(inside)).all()
+        for table, into in ((tables.trial_params, parameters), (tables.trial_user_attributes, said)):
+            for row in connection.execute(select(table).select_from(ours.join(table, table.c.trial_id == by_id)).where(inside)):
+                if table is tables.trial_params:
+                    parameters.setdefault(row.trial_id, {})[row.param_name] = row.param_value
+                elif row.key != "traceback":
+                    said.setdefault(row.trial_id, {})[row.key] = json.loads(row.value_json)
+        own = tables.history
+        query = select(own).select_from(ours.join(own, own.c.trial_id == by_id)).where(inside)
+        for epoch in connection.execute(query.order_by(own.c.trial_id, own.c.epoch)).mappings():
+            epochs.setdefault(epoch["trial_id"], []).append({**epoch, "widths": json.loads(epoch["widths"])})
+    order = list(arms.values())
+    listed = [
+        _trial(arms[row.study_name], planned, row, parameters.get(row.trial_id, {}), said.get(row.trial_id, {}))
+        for row in rows
+    ]
+    return _Read(sorted(listed, key=lambda trial: (order.index(trial["arm"]), trial["number"])), epochs)
+
+
+def _trial(
+    arm: str, planned: dict[str, Any], row: sa.Row[Any], parameters: dict[str, float], said: dict[str, Any]
+) -> dict[str, Any]:
+    """The columns that Optuna's tables give."""
+    # An arm has one number of its own at most: its method's knob, or the weight decay of fixed-l2.
+    named = [name for name in parameters if name != "depth" and not name.startswith("width_")]
+    return {
+        "arm": arm, "method": planned["arms"][arm]["method"], "trial_id": row.trial_id, "number": row.number,
+        "state": row.state, "status": said.get("status", ""), "reason": said.get("reason", ""),
+        "knob_name": named[0] if named else "", "knob": parameters[named[0]] if named else float("nan"),
+        "seed": said.get("seed"), "device": said.get("device", ""),
+    }  # fmt: skip
+
+
+def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=list(columns))
+    for column in columns:
+        if column in _WHOLE:
+            frame[column] = frame[column].astype("Int64")
+        elif column in {"arm", "method", "state", "status", "reason", "knob_name", "device", "widths"}:
+            frame[column] = frame[column].astype(object)
+        elif column not in {"trial_id", "number"}:
+            frame[column] = frame[column].astype(float)
+    return frame

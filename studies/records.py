@@ -1,0 +1,95 @@
+"""What the driver writes of a trial: its epochs as they come, its end, and the architecture of its best epoch.
+
+Nobody else writes. Each write shows the lease in its own transaction; rows are replaced, never doubled, because a
+worker or a driver that was killed reports some epochs again.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from sizer import Epoch
+from studies.database import Database, architectures, history, plans, retried
+from studies.lease import Lease
+
+
+class Records:
+    """The writes of the one driver that holds the lease of an evaluation."""
+
+    def __init__(self, database: Database, lease: Lease) -> None:
+        self.database = database
+        self._lease = lease
+
+    def plan(self, name: str, spec: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        """Writes the plan and what its data was."""
+        row = {"spec": json.dumps(spec), "data": json.dumps(data)}
+        with self.database.engine.begin() as connection:
+            self._lease.show(connection)
+            if connection.execute(plans.update().where(plans.c.name == name).values(row)).rowcount == 0:
+                created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+                connection.execute(plans.insert().values(name=name, created=created, **row))
+
+    def epoch(self, trial_id: int, epoch: Epoch) -> None:
+        """Writes one epoch of a trial, over the one of that number if it is there; committed on return."""
+        row = {key: value for key, value in epoch.to_dict().items() if key in history.c}
+        row |= {"widths": json.dumps(epoch.widths), "units": sum(epoch.widths.values())}
+
+        def write() -> None:
+            with self.database.engine.begin() as connection:
+                self._lease.show(connection)
+                place = (history.c.trial_id == trial_id) & (history.c.epoch == epoch.epoch)
+                if connection.execute(history.update().where(place).values(row)).rowcount == 0:
+                    connection.execute(history.insert().values(trial_id=trial_id, **row))
+
+        retried(write)
+        # Optuna Dashboard draws these, live.
+        retried(
+            lambda: self.database.storage.set_trial_intermediate_value(trial_id, epoch.epoch, epoch.val_accuracy)
+        )
+
+    def architecture(self, trial_id: int, widths: Mapping[str, int]) -> None:
+        """Writes the architecture of a trial's best epoch, a row a layer."""
+        rows = [
+            {"trial_id": trial_id, "position": position, "layer": layer, "width": width}
+            for position, (layer, width) in enumerate(widths.items())
+        ]
+        with self.database.engine.begin() as connection:
+            self._lease.show(connection)
+            connection.execute(architectures.delete().where(architectures.c.trial_id == trial_id))
+            if rows:
+                connection.execute(architectures.insert(), rows)
+
+    def attributes(self, trial_id: int, values: Mapping[str, Any]) -> None:
+        """Writes what Optuna Dashboard shows beside a trial."""
+        for key, value in values.items():
+            self.database.storage.set_trial_user_attr(trial_id, key, value)
+
+    def forget(self, trial_id: int) -> None:
+        """Drops what stands under the id of a trial that is only beginning.
+
+        SQLite gives the ids of deleted rows out again, and whoever deleted them may not have had foreign keys on.
+        """
+        with self.database.engine.begin() as connection:
+            self._lease.show(connection)
+            for table in (history, architectures):
+                connection.execute(table.delete().where(table.c.trial_id == trial_id))
+
+    def epochs(self, trial_id: int) -> list[Epoch]:
+        """The epochs of a trial that are written, in order."""
+        with self.database.engine.connect() as connection:
+            rows = connection.execute(
+                history.select().where(history.c.trial_id == trial_id).order_by(history.c.epoch)
+            ).mappings()
+            return [epoch_of(row) for row in rows]
+
+
+def epoch_of(row: sa.RowMapping) -> Epoch:
+    """A row of `sizer_history` as the Epoch that it was; a loss that was NaN is NaN again."""
+    values = {key: row[key] for key in row if key not in {"trial_id", "units"}}
+    numbers = {key: float("nan") if value is None else value for key, value in values.items()}
+    return Epoch.from_dict({**numbers, "widths": json.loads(row["widths"])})

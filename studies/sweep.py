@@ -1,0 +1,197 @@
+"""Runs an evaluation from its plan to its last trial, or on from wherever it stands."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from sizer import datasets
+from sizer.datasets import Data
+from sizer.errors import InputError
+from studies.database import Database, locate, plain_errors, plans, studies, trials
+from studies.driver import Driver, Watch, run_folder
+from studies.lease import Lease
+from studies.plan import Plan, differences
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a sweep ended.
+
+    Attributes:
+        left: Trials that have not ended yet; 0 when all is done.
+        ended: arm -> status -> trials that ended in this run.
+        stopped: "" when it ran to its end, else "interrupted" or "timeout".
+        seconds: How long this run took.
+    """
+
+    left: int
+    ended: dict[str, dict[str, int]] = field(default_factory=dict)
+    stopped: str = ""
+    seconds: float = 0.0
+
+    @property
+    def already_done(self) -> bool:
+        """Whether there was nothing to do, and so nothing was written."""
+        return not self.left and not self.ended
+
+
+def run(
+    plan: Plan,
+    database: str | Path | Database,
+    *,
+    watch: Watch,
+    cpus_per_trial: float = 1,
+    gpus_per_trial: float = 0,
+    concurrency: int | None = None,
+    address: str | None = None,
+    timeout: float | None = None,
+) -> Outcome:
+    """Runs what is left of an evaluation; where nothing is left, returns at once and writes nothing.
+
+    Ctrl-C and SIGTERM end it within seconds; like a killed driver they leave rows that the next run adopts.
+
+    Args:
+        plan: The evaluation.
+        database: The path of an SQLite file or an SQLAlchemy URL; made if it is not there.
+        watch: Told what happens.
+        cpus_per_trial: CPUs, and so threads, of each trial; may be a fraction.
+        gpus_per_trial: The share of a GPU of each trial.
+        concurrency: Trials at once; as many as fit unless given.
+        address: A Ray cluster's; a Ray of one's own on this machine unless given.
+        timeout: Seconds after which no more is trained.
+
+    Raises:
+        InputError: The plan differs from the one that its study began with, another driver runs it, or the
+            database, the disk, the data or the address will not do.
+    """
+    _check_shares(cpus_per_trial, gpus_per_trial, concurrency, timeout)
+    began = time.monotonic()
+    opened, fresh = locate(database)
+    with plain_errors(opened):
+        if not fresh and remaining(opened, plan) == 0:
+            return Outcome(left=0)
+        data = describe(datasets.load(plan.data, validation=plan.validation, seed=plan.seed))
+        opened.create()
+    # Imported late: Ray takes seconds, and "all is done" needs none of it.
+    from studies import cluster, workers
+
+    stop = _Stop(began + timeout if timeout else None, workers.Halt)
+    driver: Driver | None = None
+    with plain_errors(opened), stop.listening(), Lease(opened, plan.name, watch.note) as lease:
+        remaining(opened, plan)
+        driver = Driver(plan, opened, lease, watch)
+        driver.begin(data)
+        try:
+            if driver.left:
+                with cluster.connected(address, cpus_per_trial, gpus_per_trial, opened.files) as fitting:
+                    at_once = min(concurrency or fitting, fitting)
+                    workers.run(driver, cpus=cpus_per_trial, gpus=gpus_per_trial, concurrency=at_once, check=stop.check)
+        except (workers.Halt, KeyboardInterrupt):
+            stop.reason = stop.reason or "interrupted"
+        left = remaining(opened, plan)
+    ended = {arm: dict(counts) for arm, counts in driver.ended.items()}
+    return Outcome(left=left, ended=ended, stopped=stop.reason, seconds=time.monotonic() - began)
+
+
+def remaining(database: Database, plan: Plan) -> int:
+    """How many of the plan's trials have not ended yet, or have ended and left a folder to be cleared.
+
+    Raises:
+        InputError: The plan is not the one that its study began with; the line says what differs.
+    """
+    states = sa.select(studies.c.study_name, trials.c.state, sa.func.count()).join(
+        trials, trials.c.study_id == studies.c.study_id
+    )
+    names = {plan.study_name(arm): arm for arm in plan.arms}
+    names_of = {arm: name for name, arm in names.items()}
+    counts: dict[str, Counter[str]] = {arm: Counter() for arm in plan.arms}
+    with database.engine.connect() as connection:
+        before = connection.scalar(sa.select(plans.c.spec).where(plans.c.name == plan.name))
+        wanted = states.where(studies.c.study_name.in_(names)).group_by(studies.c.study_name, trials.c.state)
+        for name, state, count in connection.execute(wanted):
+            counts[names[name]][state] = count
+    begun = {arm: sum(count for state, count in states.items() if state != "WAITING") for arm, states in counts.items()}
+    if before is not None:
+        _check_same(plan, json.loads(before), begun)
+    open_trials = sum(counts[arm]["RUNNING"] + max(0, plan.trials - begun[arm]) for arm in plan.arms)
+    folders = (path for arm in plan.arms for path in database.runs.glob(run_folder(database, names_of[arm], "*").name))
+    return open_trials or sum(1 for _ in folders)
+
+
+def describe(data: Data) -> dict[str, Any]:
+    """What the data is, as plain values: enough to rebuild a network for it."""
+    return {
+        "name": data.name, "task": data.task, "input_shape": list(data.input_shape), "outputs": data.outputs,
+        "preprocessing": data.preprocessing,
+        **{part: len(getattr(data, f"x_{part}")) for part in ("train", "val", "test")},
+    }  # fmt: skip
+
+
+def _check_same(plan: Plan, before: dict[str, Any], begun: dict[str, int]) -> None:
+    changed = differences(before, plan.spec())
+    had = before["trials"]
+    if had != plan.trials and any(plan.setting(arm, "sampler") == "grid" for arm in plan.arms):
+        changed.append(f"trials: was {had}, now {plan.trials} (a grid has its points from the start)")
+    if max(begun.values()) > plan.trials:
+        changed.append(f"trials: {max(begun.values())} were begun, now {plan.trials}")
+    if changed:
+        raise InputError(
+            f"the plan {plan.name} changed since its study began: {'; '.join(changed)}."
+            " Give it another --name, or put it back"
+        )
+
+
+def _check_shares(cpus: float, gpus: float, concurrency: int | None, timeout: float | None) -> None:
+    if cpus <= 0:
+        raise InputError(f"cpus per trial must be positive, got {cpus:g}")
+    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+        raise InputError(f"gpus per trial must be a share from 0 to 1, or a whole number, got {gpus:g}")
+    if concurrency is not None and concurrency < 1:
+        raise InputError(f"concurrency must be 1 or more, got {concurrency}")
+    if timeout is not None and timeout <= 0:
+        raise InputError(f"timeout must be a positive number of seconds, got {timeout:g}")
+
+
+class _Stop:
+    """Signals and the clock, looked at where Tune's loop can be left."""
+
+    def __init__(self, deadline: float | None, leave: type[BaseException]) -> None:
+        self.reason = ""
+        self._deadline = deadline
+        self._leave = leave
+
+    def check(self) -> None:
+        """Raises when a signal came or the time is over."""
+        if not self.reason and self._deadline is not None and time.monotonic() > self._deadline:
+            self.reason = "timeout"
+        if self.reason:
+            raise self._leave
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Takes SIGINT and SIGTERM for as long as the block lasts; a second one leaves wherever it stands."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {kind: signal.signal(kind, self._signal) for kind in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
+
+    def _signal(self, kind: int, frame: object) -> None:
+        if self.reason:
+            raise KeyboardInterrupt
+        self.reason = "interrupted"

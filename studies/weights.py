@@ -1,0 +1,200 @@
+"""Which weights of an arm are kept, and where: safetensors in Optuna's artifact store, attached to the arm's study.
+
+Kept are the best epochs of the arm's three best trials, and every (trial, epoch) that no other of the arm beats in
+validation accuracy at no more parameters, or at no more FLOPs. A file that falls out of these goes, with its entry.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+import sqlalchemy as sa
+from optuna.artifacts import FileSystemArtifactStore, upload_artifact
+from optuna.artifacts.exceptions import ArtifactNotFound
+
+from sizer.errors import InputError
+from sizer import Epoch
+from studies.database import Database, history, trials, weights
+from studies.database import study_system_attributes as _attributes
+from studies.lease import Lease
+
+TOP = 3
+_PREFIX = "artifacts:"
+_FILE = r"trial-\d+-epoch-\d+\.safetensors"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One epoch of one trial, as the choice of weights sees it."""
+
+    trial_id: int
+    epoch: int
+    val_accuracy: float
+    parameters: int
+    flops: int
+    best: bool
+
+
+def keep(database: Database, lease: Lease, study: optuna.Study, trial_id: int, number: int, epochs: Sequence[Epoch],
+         best: Epoch, folder: Path) -> list[str]:  # fmt: skip
+    """Brings the arm's weights up to date with a trial that ended.
+
+    Args:
+        database: Where they are recorded.
+        lease: Shown with every write.
+        study: The arm's study; the files are attached to it, because a study can still be changed after its trials
+            have ended.
+        trial_id: The trial.
+        number: Its number in the study, for the file's name.
+        epochs: Its epochs, accuracies finite.
+        best: Its best epoch.
+        folder: Where its run left `epoch-N.safetensors`.
+
+    Returns:
+        Lines for the user: weights that should be there and are not.
+    """
+    held = _held(database, study)
+    here = {entry.epoch for entry in held if entry.trial_id == trial_id}
+    fresh = [_candidate(trial_id, epoch, best) for epoch in epochs if epoch.epoch not in here]
+    # The best of the whole arm is the best of what was kept so far and what is new: nothing returns to a front.
+    wanted = chosen([*held, *fresh])
+    notes = []
+    for entry in wanted:
+        if entry.trial_id != trial_id or entry.epoch in here:
+            continue
+        file = folder / f"epoch-{entry.epoch}.safetensors"
+        if file.is_file():
+            _add(database, lease, study, entry, _called(file, f"trial-{number}-{file.name}"))
+        else:
+            notes.append(f"{study.study_name}: no weights of epoch {entry.epoch} in {folder}")
+    for entry in held:
+        if entry not in wanted:
+            _remove(database, lease, study, entry)
+    return notes
+
+
+def chosen(candidates: Sequence[Candidate]) -> set[Candidate]:
+    """Whose weights are worth keeping: the top three trials' best epochs and both fronts."""
+    bests = [entry for entry in candidates if entry.best]
+    order = sorted(bests, key=lambda entry: (-entry.val_accuracy, entry.parameters, entry.trial_id))
+    front: set[Candidate] = set()
+    for cost in ("parameters", "flops"):
+        highest = float("-inf")
+        for entry in sorted(candidates, key=lambda entry: (getattr(entry, cost), -entry.val_accuracy, entry.trial_id)):
+            if entry.val_accuracy > highest:
+                highest = entry.val_accuracy
+                front.add(entry)
+    return front | set(order[:TOP])
+
+
+def file_of(database: Database, trial_id: int, epoch: int) -> Path:
+    """The kept weights of one epoch of a trial.
+
+    Raises:
+        InputError: They were not kept, are gone from the disk, or are not what was written.
+    """
+    with database.engine.connect() as connection:
+        place = (weights.c.trial_id == trial_id) & (weights.c.epoch == epoch)
+        row = connection.execute(weights.select().where(place)).first()
+    if row is None:
+        raise InputError(f"the weights of trial {trial_id}, epoch {epoch} were not kept: only the best and the front are")
+    path = database.artifacts / row.artifact_id
+    if not path.is_file():
+        raise InputError(f"the weights of trial {trial_id}, epoch {epoch} are gone: {path} does not exist")
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != row.sha256:
+            raise InputError(f"the weights of trial {trial_id}, epoch {epoch} were changed since: {path}")
+    return path
+
+
+def _held(database: Database, study: optuna.Study) -> list[Candidate]:
+    whole = history.alias()
+    best = sa.select(sa.func.max(whole.c.val_accuracy)).where(whole.c.trial_id == weights.c.trial_id)
+    columns = (weights.c.trial_id, weights.c.epoch, history.c.val_accuracy, history.c.parameters, history.c.flops)
+    query = (
+        sa.select(*columns, best.correlate(weights).scalar_subquery().label("highest"))
+        .join(history, (history.c.trial_id == weights.c.trial_id) & (history.c.epoch == weights.c.epoch))
+        .join(trials, trials.c.trial_id == weights.c.trial_id)
+        .where(trials.c.study_id == study._study_id)
+    )
+    with database.engine.connect() as connection:
+        rows = connection.execute(query).all()
+    # A trial's best epoch, as best_epoch() picks it: highest accuracy, then fewest parameters, then earliest.
+    first: dict[int, tuple[int, int]] = {}
+    for row in rows:
+        if row.val_accuracy == row.highest:
+            place = (row.parameters, row.epoch)
+            first[row.trial_id] = min(first.get(row.trial_id, place), place)
+    return [
+        Candidate(row.trial_id, row.epoch, row.val_accuracy, row.parameters, row.flops,
+                  first.get(row.trial_id, (0, 0))[1] == row.epoch)
+        for row in rows
+    ]  # fmt: skip
+
+
+def _candidate(trial_id: int, epoch: Epoch, best: Epoch) -> Candidate:
+    return Candidate(
+        trial_id, epoch.epoch, epoch.val_accuracy, epoch.parameters, epoch.flops, epoch.epoch == best.epoch
+    )
+
+
+def drop_unrecorded(database: Database, lease: Lease, study: optuna.Study) -> None:
+    """Removes weights that a driver uploaded and was killed before it wrote them down."""
+    attached = (_attributes.c.study_id == study._study_id) & _attributes.c.key.startswith(_PREFIX)
+    with database.engine.connect() as connection:
+        recorded = set(connection.scalars(sa.select(weights.c.artifact_id)))
+        entries = connection.execute(sa.select(_attributes.c.value_json).where(attached)).scalars().all()
+    # Optuna keeps the entry as JSON within JSON; null is what its dashboard leaves of a deleted one.
+    for entry in (json.loads(json.loads(text) or "null") for text in entries):
+        if entry and entry["artifact_id"] not in recorded and re.fullmatch(_FILE, entry["filename"]):
+            _discard(database, lease, study, entry["artifact_id"])
+
+
+def _called(file: Path, name: str) -> Path:
+    """The same file under the name that the dashboard will show."""
+    named = file.with_name(name)
+    named.unlink(missing_ok=True)
+    try:
+        named.hardlink_to(file)
+    except OSError:
+        shutil.copyfile(file, named)
+    return named
+
+
+def _add(database: Database, lease: Lease, study: optuna.Study, entry: Candidate, file: Path) -> None:
+    store = FileSystemArtifactStore(database.artifacts)
+    artifact_id = upload_artifact(artifact_store=store, file_path=str(file), study_or_trial=study)
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    with database.engine.begin() as connection:
+        lease.show(connection)
+        connection.execute(
+            weights.insert().values(trial_id=entry.trial_id, epoch=entry.epoch, artifact_id=artifact_id, sha256=digest)
+        )
+
+
+def _remove(database: Database, lease: Lease, study: optuna.Study, entry: Candidate) -> None:
+    place = (weights.c.trial_id == entry.trial_id) & (weights.c.epoch == entry.epoch)
+    with database.engine.connect() as connection:
+        artifact_id = connection.scalar(sa.select(weights.c.artifact_id).where(place))
+    _discard(database, lease, study, str(artifact_id))
+
+
+def _discard(database: Database, lease: Lease, study: optuna.Study, artifact_id: str) -> None:
+    """Removes an artifact's file, its row and its entry in the study."""
+    with contextlib.suppress(ArtifactNotFound):
+        FileSystemArtifactStore(database.artifacts).remove(artifact_id)
+    entry = (_attributes.c.study_id == study._study_id) & (_attributes.c.key == _PREFIX + artifact_id)
+    with database.engine.begin() as connection:
+        lease.show(connection)
+        connection.execute(weights.delete().where(weights.c.artifact_id == artifact_id))
+        # Optuna has no call for it. The null that its dashboard writes instead breaks get_all_artifact_meta().
+        connection.execute(_attributes.delete().where(entry))

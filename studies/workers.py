@@ -1,0 +1,173 @@
+"""Ray Tune runs the trials: a Searcher hands out what the driver asks for, a Callback hands back what workers report.
+
+Tune keeps no state that matters: the database says what is done. So its searcher and callback pickle to nothing (the
+database's password stays here) and its own folder is thrown away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from studies import cluster, trainable  # the cluster first: it sets what Ray reads when imported
+from ray import tune
+from ray.tune import Callback
+from ray.tune.search import Searcher
+
+from sizer.errors import InputError
+from sizer import Epoch
+
+if TYPE_CHECKING:
+    from ray.tune.experiment import Trial
+
+    from studies.driver import Driver
+
+# A Tuner writes about its trials again and again: cost a trial grows past some hundreds.
+TRIALS_A_TUNER = 500
+RESTARTS = 3
+
+
+class Halt(BaseException):
+    """Leaves Tune's loop at once, from within a callback. Tune handles every Exception itself, and waits."""
+
+
+def run(driver: Driver, *, cpus: float, gpus: float, concurrency: int, check: Callable[[], None]) -> None:
+    """Runs trials until the driver has no next one.
+
+    Args:
+        driver: Asked for trials and told of reports.
+        cpus: CPUs a trial; torch gets as many threads.
+        gpus: The share of a GPU a trial.
+        concurrency: Trials at once.
+        check: Called about ten times a second; what it raises ends the run, `Halt` at once.
+
+    Raises:
+        InputError: A worker found that no trial can be set up.
+    """
+    resources = {"cpu": cpus, **({"gpu": gpus} if gpus else {})}
+    with tempfile.TemporaryDirectory(prefix="sizer-tune-") as folder:
+        while driver.left:
+            bridge = _Bridge(driver, {"cpus": cpus, "gpus": gpus}, check)
+            tuner = tune.Tuner(
+                tune.with_resources(trainable.train, resources),
+                tune_config=tune.TuneConfig(
+                    search_alg=_Search(bridge),
+                    num_samples=-1,
+                    max_concurrent_trials=concurrency,
+                    reuse_actors=True,
+                    trial_name_creator=_name,
+                    trial_dirname_creator=_name,
+                ),
+                run_config=tune.RunConfig(
+                    storage_path=folder,
+                    callbacks=[_Listener(bridge)],
+                    failure_config=tune.FailureConfig(max_failures=RESTARTS),
+                    verbose=0,
+                ),
+            )
+            try:
+                tuner.fit()
+            except Halt:
+                if bridge.failure is not None:
+                    raise bridge.failure from None
+                raise
+
+
+class _Bridge:
+    """What searcher and callback share: the driver, and the error that ends the run."""
+
+    def __init__(self, driver: Driver, shares: dict[str, float], check: Callable[[], None]) -> None:
+        self.driver = driver
+        self.shares = shares
+        self.check = check
+        self.given = 0
+        self.failure: Exception | None = None
+
+    @contextlib.contextmanager
+    def halting(self) -> Any:
+        try:
+            yield
+        except Exception as error:
+            self.failure = error
+            raise Halt from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Search(Searcher):
+    """Hands out the driver's next trial."""
+
+    def __init__(self, bridge: _Bridge) -> None:
+        super().__init__()
+        self._bridge = bridge
+
+    def suggest(self, trial_id: str) -> Any:
+        with self._bridge.halting():
+            if self._bridge.given >= TRIALS_A_TUNER:
+                return Searcher.FINISHED
+            member = self._bridge.driver.next()
+        if member is None:
+            return Searcher.FINISHED
+        self._bridge.given += 1
+        return {"members": [member], **self._bridge.shares}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The callback tells: it knows the trial."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to keep."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to read."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Listener(Callback):
+    """Hands reports to the driver, on the driver's main thread: a row is written before the next is handled."""
+
+    def __init__(self, bridge: _Bridge) -> None:
+        self._bridge = bridge
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        with self._bridge.halting():
+            self._bridge.check()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        driver = self._bridge.driver
+        with self._bridge.halting():
+            for row in result["members"]:
+                if "epoch" in row:
+                    driver.epoch(row["trial_id"], Epoch.from_dict(row["epoch"]))
+                elif row["status"] == "refused":
+                    raise InputError(row["reason"])
+                else:
+                    driver.end(row["trial_id"], row["status"], row["reason"], row["device"], row.get("traceback", ""))
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        for member in trial.config["members"]:
+            at = self._bridge.driver.known(member["trial_id"])
+            self._bridge.driver.watch.note(
+                f"{member['arm']} trial {member['number']}: its worker died; it goes on after epoch {at}"
+            )
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        with self._bridge.halting():
+            for member in trial.config["members"]:
+                reason = f"its worker died {RESTARTS + 1} times"
+                self._bridge.driver.end(member["trial_id"], "error", reason, traceback=str(trial.get_error() or ""))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def _name(trial: Trial) -> str:
+    """Tune's name of a trial and of its folder; by default the whole configuration would stand in it."""
+    member = trial.config["members"][0]
+    return f"trial-{member['trial_id']}-{trial.trial_id}"
