@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
-from sizer.errors import InputError, SizerError, unknown
+from sizer.errors import SizerError, unknown
 
-if TYPE_CHECKING:
-    from studies.database import Database
-    from studies.plan import Plan
-
-EXAMPLES = """
-[bold]From nothing to a network[/]
-
-  sizer presets                            what there is to run
-
-  sizer sweep demo                         train all its trials, go on where it was
-
-  sizer compare demo                       the arms, as in Figure 2 of the paper
-
-  sizer best demo --out net                the best network, for [cyan]sizer.load("net")[/]
-
-  sizer report demo                        one HTML file that opens offline
-"""
+EXAMPLES = """[bold]From nothing to a network[/]
+  sizer presets                what there is to run
+  sizer sweep demo             train all its trials, or go on where it was
+  sizer compare demo           its arms, as in Figure 2 of the paper
+  sizer best demo --out net    the best network, for sizer.load("net")
+  sizer report demo            one HTML file that opens offline"""
 
 app = typer.Typer(
     name="sizer",
@@ -41,25 +31,18 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-DB = Annotated[
-    str, typer.Option("--db", envvar="SIZER_DB", metavar="FILE|URL", help="SQLite file or SQLAlchemy URL.")
-]
+DB = Annotated[str, typer.Option("--db", envvar="SIZER_DB", metavar="FILE|URL", help="SQLite file or SQLAlchemy URL.")]
 Name = Annotated[
-    str | None, typer.Argument(metavar="[PLAN]", help="A plan's name in the database; may be left out if it is the only one.")
+    str | None,
+    typer.Argument(metavar="[PLAN]", help="A plan's name in the database; may be left out if it is the only one."),
 ]
 
 
 @app.command(
-    epilog="""
-[bold]Examples[/]
-
+    epilog="""[bold]Examples[/]
   sizer sweep demo
-
   sizer sweep shrinknets-search/mlp-mnist --trials 10 --epochs 20 --name quick
-
-  sizer sweep mine.toml --dry-run
-
-Interrupted (Ctrl-C, kill, power), the same command goes on where it was."""
+  sizer sweep mine.toml --dry-run"""
 )
 def sweep(
     plan: Annotated[str, typer.Argument(metavar="PLAN", help="A preset, PRESET/CELL, or a .toml file.")],
@@ -75,16 +58,21 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and what it costs, and stop.")] = False,
     db: DB = "sizer.db",
 ) -> None:
-    """Trains the trials of a plan's arms into the database, then compares them."""
+    """Trains a plan's trials, then compares its arms.
+
+    Interrupted (Ctrl-C, kill, power), the same command goes on where it was; done, it changes nothing.
+    """
+    from dashboards import commands
+    from studies import sweep as sweeps
     from studies.plan import read_plan
 
-    overrides = {"trials": trials, "epochs": epochs, "seed": seed, "name": name}
-    plans = read_plan(plan, overrides)
+    plans = read_plan(plan, {"trials": trials, "epochs": epochs, "seed": seed, "name": name})
     for one in plans:
         if dry_run:
-            _dry_run(one, db)
+            commands.dry_run(one)
             continue
-        _sweep(
+        run = partial(
+            sweeps.run,
             one,
             db,
             cpus_per_trial=cpus_per_trial,
@@ -93,37 +81,29 @@ def sweep(
             address=address,
             timeout=timeout,
         )
+        code = commands.sweep(one, db, run)
+        if code:
+            raise typer.Exit(code)
 
 
 @app.command()
 def status(plan: Name = None, db: DB = "sizer.db") -> None:
-    """Says where the sweeps in the database stand: trials by state, epochs done, what failed and why."""
-    from dashboards.terminal import print_status
+    """Says where the sweeps in the database stand.
+
+    Trials by state, epochs done, whether a driver runs it, and what failed and why.
+    """
+    from dashboards import commands
     from studies import query
-    from studies.lease import holder
+    from studies.database import open_database
 
     database = open_database(db)
-    names = matching(database, plan) if plan else query.plan_names(database)
-    for name in names:
-        running = holder(database, name)
-        print_status(
-            _out(),
-            name,
-            query.plan(database, name),
-            query.trials(database, name),
-            query.history(database, name),
-            f"running in {running}" if running else "nobody runs it now",
-        )
-    if not names:
-        _say(f"no sweep in {db} yet: `sizer sweep PLAN` makes one")
+    for name in commands.matching(database, plan) if plan else query.plan_names(database):
+        commands.print_status(commands.console(), database, name)
 
 
 @app.command(
-    epilog="""
-[bold]Examples[/]
-
+    epilog="""[bold]Examples[/]
   sizer compare
-
   sizer compare demo --db results.db --threshold 95"""
 )
 def compare(
@@ -133,32 +113,51 @@ def compare(
     ] = None,
     db: DB = "sizer.db",
 ) -> None:
-    """Compares a plan's arms: test accuracy at the best validation epoch, size, cost, and tests of both."""
-    database = _open(db)
-    _compare(database, _chosen(database, plan), threshold)
+    """Compares a plan's arms: accuracy, size and cost.
+
+    A trial counts with the test accuracy at its best validation epoch. Sizing arms are tested against the baselines.
+    """
+    from dashboards import commands
+    from studies import query
+    from studies.database import open_database
+
+    database = open_database(db)
+    names = commands.matching(database, plan) if plan else [commands.chosen(database, plan)]
+    for name in names:
+        # Accuracies are typed as they are shown.
+        scale = 1.0 if query.data(database, name)["task"] == "regression" else 100.0
+        level = None if threshold is None else threshold / scale
+        commands.print_comparison(commands.console(), database, name, level)
 
 
 @app.command(
-    epilog="""
-[bold]Examples[/]
-
+    epilog="""[bold]Examples[/]
   sizer best demo
-
   sizer best demo --max-params 10k --out small
-
   sizer best demo --arm shrinknets --max-flops 1.5M"""
 )
 def best(
     plan: Name = None,
     arm: Annotated[str | None, typer.Option(help="Choose in this arm only.")] = None,
-    max_params: Annotated[str | None, typer.Option(metavar="N", help="At most so many parameters: 5000, 100k, 1.5M.")] = None,
-    max_flops: Annotated[str | None, typer.Option(metavar="N", help="At most so many FLOPs a sample: 200k, 2G.")] = None,
+    max_params: Annotated[
+        str | None, typer.Option(metavar="N", help="At most so many parameters: 5000, 100k, 1.5M.")
+    ] = None,
+    max_flops: Annotated[
+        str | None, typer.Option(metavar="N", help="At most so many FLOPs a sample: 200k, 2G.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write the network there.")] = None,
     db: DB = "sizer.db",
 ) -> None:
-    """Shows the network that validation accuracy chooses, layer by layer, and writes it to a folder."""
-    database = _open(db)
-    _best(database, _chosen(database, plan), arm, max_params, max_flops, out)
+    """Shows the best network, and writes it to a folder.
+
+    Validation accuracy chooses it, under a budget from the best epoch that fits. sizer.load(FOLDER) gives it back.
+    """
+    from dashboards import commands
+    from studies.database import open_database
+
+    database = open_database(db)
+    name = commands.chosen(database, plan)
+    commands.print_best(commands.console(), database, name, arm, max_params, max_flops, out)
 
 
 @app.command()
@@ -167,12 +166,14 @@ def report(
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where to.")] = Path("report.html"),
     db: DB = "sizer.db",
 ) -> None:
-    """Writes a plan's report: one HTML file with figures and tables that opens offline."""
+    """Writes a plan's report: one HTML file that opens offline."""
+    from dashboards import commands
     from dashboards.report import write
+    from studies.database import open_database
 
-    database = _open(db)
-    changed = write(out, _report(database, _chosen(database, plan)))
-    _say(f"{out} written" if changed else f"{out} says this already: not written again")
+    database = open_database(db)
+    changed = write(out, commands.report(database, commands.chosen(database, plan)))
+    typer.echo(f"{out} written" if changed else f"{out} is up to date")
 
 
 @app.command()
@@ -181,34 +182,45 @@ def dashboard(
     writable: Annotated[bool, typer.Option("--writable", help="Let it rename, delete and tell.")] = False,
     db: DB = "sizer.db",
 ) -> None:
-    """Serves Optuna Dashboard on this machine's loopback address, and the reports beside it, until Ctrl-C."""
-    from dashboards import server
+    """Serves Optuna Dashboard, and the reports, to this machine's browser."""
+    from dashboards import commands, server
+    from studies import query
+    from studies.database import open_database
 
-    database = _open(db)
-    app = server.application(
-        database.storage, database.artifacts, report=lambda name: _report(database, _chosen(database, name)), writable=writable
+    database = open_database(db)
+    pages = server.application(
+        database.storage,
+        database.artifacts,
+        report=lambda name: commands.report(database, commands.chosen(database, name)),
+        writable=writable,
     )
-    with server.server(app, port) as listening:
+    with server.server(pages, port) as listening:
         address = f"http://localhost:{listening.server_port}"
-        _say(f"{address}/dashboard  Optuna Dashboard{'' if writable else ', to look at only'} (Ctrl-C ends it)")
-        for name in _names(database):
-            _say(f"{address}{server.REPORT}{name}  report")
-        try:
+        typer.echo(f"{address}/dashboard  Optuna Dashboard, {'writable' if writable else 'to look at only'}")
+        for name in query.plan_names(database):
+            typer.echo(f"{address}{server.REPORT}{name}  report")
+        typer.echo("Ctrl-C ends it.")
+        with contextlib.suppress(KeyboardInterrupt):
             listening.serve_forever()
-        except KeyboardInterrupt:
-            _say("ended")
 
 
 @app.command()
 def presets(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print this preset's TOML.")] = None,
 ) -> None:
-    """Lists the plans that come with sizer, or prints one as TOML to start your own from."""
+    """Lists the plans that come with sizer, or prints one.
+
+    What it prints is TOML: `sizer presets demo > mine.toml` starts a plan of your own.
+    """
+    from rich.console import Console
+
     from dashboards.terminal import described_presets, print_presets
     from studies import presets
 
     if name is None:
-        print_presets(_out(), described_presets({each: presets.text(each) for each in presets.names()}))
+        print_presets(
+            Console(highlight=False), described_presets({each: presets.text(each) for each in presets.names()})
+        )
         return
     if name not in presets.names():
         raise unknown("preset", name, presets.names())
@@ -228,3 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(f"{error.strerror or error}{where}")
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def _fail(line: str) -> NoReturn:
+    print("sizer: " + " ".join(line.split()), file=sys.stderr)
+    raise SystemExit(2)

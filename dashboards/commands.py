@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from dashboards import numbers, progress, terminal
 from dashboards.facts import facts
@@ -14,10 +16,17 @@ from sizer import architecture
 from sizer.checkpoint import load_tensors
 from sizer.errors import InputError, unknown
 from studies import query
-from studies.compare import compare
-from studies.database import Database, open_database, plain_errors
+from studies.compare import compare, finished
+from studies.database import Database, open_database
 from studies.plan import Plan
-from studies.sweep import run
+from studies.sweep import Outcome
+
+INTERRUPTED = 130
+
+
+def console() -> Console:
+    """Where results go: stdout, as wide as the terminal."""
+    return Console(highlight=False)
 
 
 def matching(database: Database, given: str) -> list[str]:
@@ -40,8 +49,123 @@ def chosen(database: Database, given: str | None) -> str:
         InputError: there is none, or several; the line lists them.
     """
     names = matching(database, given) if given is not None else query.plan_names(database)
-    if len(names) == 1:
-        return names[0]
     if not names:
         raise InputError("no sweep in the database yet: `sizer sweep PLAN` makes one, `sizer presets` lists plans")
-    raise InputError(f"which plan? name one of: {', '.join(names)}")
+    if len(names) > 1:
+        raise InputError(f"which plan? name one of: {', '.join(names)}")
+    return names[0]
+
+
+def sweep(plan: Plan, db: str, run: Callable[..., Outcome]) -> int:
+    """Runs what is left of a plan, then compares its arms and shows the best network.
+
+    Args:
+        plan: the evaluation.
+        db: the database, as the user named it.
+        run: `studies.sweep.run` with everything but `watch`.
+
+    Returns:
+        The exit code: 0, or 130 when interrupted.
+    """
+    out = console()
+    out.rule(f"[bold]{escape(plan.name)}", align="left", style="dim")
+    terminal.print_facts(out, facts(plan.spec()))
+    planned = plan.trials * len(plan.arms)
+    goes_on = "the same command goes on where it was"
+    try:
+        with progress.watch(out, lambda: query.data(db, plan.name)["task"]) as watch:
+            outcome = run(watch=watch)
+    except KeyboardInterrupt:
+        print(f"sizer: interrupted; {goes_on}", file=sys.stderr)
+        return INTERRUPTED
+    if outcome.stopped == "interrupted":
+        print(f"sizer: interrupted with {outcome.left} of {planned} trials to do; {goes_on}", file=sys.stderr)
+        return INTERRUPTED
+    out.print()
+    if outcome.already_done:
+        out.print(f"All {planned} trials of {plan.name} are done already; nothing was run.")
+    elif outcome.left:
+        took = numbers.duration(outcome.seconds)
+        out.print(f"Stopped after {took} with {outcome.left} of {planned} trials to do; {goes_on}.")
+    else:
+        ended = sum(sum(counts.values()) for counts in outcome.ended.values())
+        out.print(f"{ended} trials ended in {numbers.duration(outcome.seconds)}; all {planned} are done.")
+    database = open_database(db)
+    if outcome.left and finished(query.trials(database, plan.name)).empty:
+        return 0
+    out.print()
+    print_comparison(out, database, plan.name)
+    print_best(out, database, plan.name)
+    terminal.print_next(out, plan.name, db)
+    return 0
+
+
+def dry_run(plan: Plan) -> None:
+    """Says what a sweep would run."""
+    out = console()
+    out.rule(f"[bold]{escape(plan.name)}", align="left", style="dim")
+    terminal.print_facts(out, facts(plan.spec()))
+
+
+def print_comparison(out: Console, database: Database, name: str, threshold: float | None = None) -> None:
+    """The comparison of an evaluation's arms; `threshold` as `studies.compare.compare` takes it."""
+    trials, history = query.trials(database, name), query.history(database, name)
+    task = query.data(database, name)["task"]
+    terminal.print_comparison(out, name, compare(trials, history, task=task, threshold=threshold))
+    if unequal := facts(query.spec(database, name)).get("not equal"):
+        terminal.print_lines(out, [f"the arms did not train alike: {unequal}"])
+
+
+def print_best(
+    out: Console,
+    database: Database,
+    name: str,
+    arm: str | None = None,
+    max_params: str | None = None,
+    max_flops: str | None = None,
+    folder: Path | None = None,
+) -> None:
+    """The network that validation chooses under the limits; written to `folder` if there is one."""
+    limits = {
+        "parameters": max_params and numbers.read_size(max_params, "--max-params"),
+        "FLOPs": max_flops and numbers.read_size(max_flops, "--max-flops"),
+    }
+    row = query.best(database, name, arm, limits["parameters"] or None, limits["FLOPs"] or None)
+    within = [f"in {arm}"] if arm else []
+    within += [f"at most {limit:,} {what}" for what, limit in limits.items() if limit]
+    task = query.data(database, name)["task"]
+    terminal.print_best(out, name, row.to_dict(), task, "".join(f", {each}" for each in within))
+    if folder is not None:
+        found, weights = query.architecture(database, name, row)
+        architecture.save(folder, found, load_tensors(weights)[0])
+        out.print(f"\n {architecture.JSON} and {architecture.WEIGHTS} written to {folder}; in Python:")
+        out.print(f' [cyan]import sizer; net = sizer.load("{escape(str(folder))}")[/]')
+
+
+def print_status(out: Console, database: Database, name: str) -> None:
+    """Where an evaluation stands."""
+    terminal.print_status(
+        out,
+        name,
+        query.spec(database, name),
+        query.trials(database, name),
+        query.history(database, name),
+        query.driver(database, name),
+    )
+
+
+def report(database: Database, name: str) -> str:
+    """The HTML of an evaluation's report."""
+    spec, data = query.spec(database, name), query.data(database, name)
+    trials = query.trials(database, name)
+    history = query.history(database, name)
+    front = history.iloc[:0] if finished(trials).empty else query.front(database, name)
+    return render(
+        name,
+        trials,
+        history,
+        front,
+        task=data["task"],
+        description=spec.get("description", ""),
+        facts=facts(spec, data),
+    )

@@ -57,9 +57,7 @@ class Lines:
     Used as ``with Lines(console, task) as watch: sweep.run(plan, database, watch=watch)``.
     """
 
-    def __init__(
-        self, console: Console, task: Callable[[], str], clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, console: Console, task: Callable[[], str], clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
         self._asked = task
         self._task = "classification"

@@ -24,8 +24,8 @@ named and do not count.</p>
 <p><b>Quartiles</b> and medians are over trials; <b>spread</b> is the interquartile range, tested with Brown-Forsythe.
 <b>Chosen</b> is the test score of the trial with the best validation score. <b>Expected best of n</b> is that of the
 best-validated among n of the trials drawn without replacement, computed exactly; its cost is n times the training
-FLOPs spent for each finished trial, those of failed ones included. <b>p (median)</b> is a two-sided Mann-Whitney U
-test; the interval is a percentile bootstrap of the difference of medians (10,000 resamples, fixed seed).
+FLOPs spent for each finished trial, those of failed ones included. <b>p median</b> is a two-sided Mann-Whitney U
+test; the interval is a percentile bootstrap of the difference of medians (10,000 resamples, fixed seed). <b>Params</b> is the sizing arm's median over the baseline's.
 <b>Half of trials</b> is the epoch by which half of an arm's trials had reached the named validation score, the lowest
 of the arms' medians. Training FLOPs count forward and backward passes.</p>
 <p>In the figures: drag to zoom, double-click to go back, click an arm in a legend to hide it, point at a mark to read

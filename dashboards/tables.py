@@ -65,7 +65,7 @@ def pairs(comparison: Comparison) -> Table:
     task = comparison.task
     return Table(
         title=f"Difference of medians ({'R²' if task == 'regression' else 'points'}), with tests",
-        columns=("arm, baseline", "difference", "95 % interval", "p (median)", "p (spread)", "fewer params"),
+        columns=("arm, baseline", "diff.", "95 % interval", "p median", "p spread", "params"),
         rows=tuple(
             (
                 f"{pair.arm}, {pair.baseline}",
@@ -73,7 +73,7 @@ def pairs(comparison: Comparison) -> Table:
                 f"{_signed(pair.low, task)} .. {_signed(pair.high, task)}",
                 numbers.pvalue(pair.p),
                 numbers.pvalue(pair.spread_p),
-                f"{pair.parameters_ratio:.1f}x",
+                f"x{1 / pair.parameters_ratio:.2g}",
             )
             for pair in comparison.pairs
         ),

@@ -24,7 +24,7 @@ STATES = ("COMPLETE", "FAIL", "RUNNING", "WAITING")
 def print_table(console: Console, content: tables.Table) -> None:
     """A table of text, numbers to the right."""
     console.print(f"\n[bold]{escape(content.title)}[/]", highlight=False)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for place, column in enumerate(content.columns):
         table.add_column(column, justify="right" if place else "left", no_wrap=place > 0, overflow="fold")
     for row in content.rows:
@@ -67,7 +67,9 @@ def print_best(console: Console, name: str, row: Mapping[Any, Any], task: str, l
     score = numbers.score_name(task)
     knob = f", {row['knob_name']} {numbers.knob(row['knob'])}" if row.get("knob_name") else ""
     console.print(f"\n[bold]Best of {escape(name)} by validation {score}{escape(limits)}[/]", highlight=False)
-    console.print(f" {escape(str(row['arm']))} trial {row['number']}, epoch {row['epoch']}{escape(knob)}", highlight=False)
+    console.print(
+        f" {escape(str(row['arm']))} trial {row['number']}, epoch {row['epoch']}{escape(knob)}", highlight=False
+    )
     grid = Table.grid(padding=(0, 2))
     grid.add_column()
     grid.add_column(justify="right")

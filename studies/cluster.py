@@ -11,6 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Ray and Tune read these when they are imported or started.
 _QUIET = {
@@ -98,7 +99,8 @@ def _join(address: str) -> None:
         try:
             socket.create_connection((host, int(port)), timeout=_ANSWERS_WITHIN).close()
         except OSError as error:
-            raise InputError(f"no Ray at {address} ({error}): start one with `ray start --head`, or leave it out") from None
+            hint = "start one with `ray start --head`, or leave the address out"
+            raise InputError(f"no Ray at {address} ({error}): {hint}") from None
     try:
         ray.init(
             address=address,
@@ -112,11 +114,9 @@ def _join(address: str) -> None:
 
 
 def _fitting(cpus: float, gpus: float) -> int:
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    fits = 0
-    for node in nodes:
-        by = [node.get("CPU", 0.0) / cpus if cpus else float("inf"), node.get("GPU", 0.0) / gpus if gpus else float("inf")]
-        fits += int(min(by) + 1e-9)
+    nodes = [node["Resources"] for node in _nodes()]
+    wanted = {kind: share for kind, share in (("CPU", cpus), ("GPU", gpus)) if share}
+    fits = sum(int(min(node.get(kind, 0.0) / share for kind, share in wanted.items()) + 1e-9) for node in nodes)
     if fits < 1:
         most = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in ("CPU", "GPU")}
         raise InputError(
@@ -126,14 +126,18 @@ def _fitting(cpus: float, gpus: float) -> int:
     return fits
 
 
+def _nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray has no types for it
+
+
 def _check_shared(shared: Path) -> None:
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+    nodes = _nodes()
     if len(nodes) == 1 and nodes[0]["NodeManagerHostname"] == socket.gethostname():
         return
     mark = shared / f"seen-{secrets.token_hex(8)}"
     mark.touch()
     try:
-        look = ray.remote(num_cpus=0)(lambda path: Path(path).exists())
+        look: Any = ray.remote(num_cpus=0)(lambda path: Path(path).exists())
         for node in nodes:
             on = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             if not ray.get(look.options(scheduling_strategy=on).remote(str(mark)), timeout=60):

@@ -129,7 +129,7 @@ class Database:
     def storage(self) -> BaseStorage:
         """Optuna's storage in this database; the tables must exist."""
         if self._storage is None:
-            self._storage = get_storage(self._rdb(skip_table_creation=True, skip_compatibility_check=True))
+            self._storage = get_storage(self._rdb(ready=True))
         return self._storage
 
     @property
@@ -146,7 +146,7 @@ class Database:
         """Makes whatever tables and folders are missing. Safe to repeat, and while another does the same."""
         for attempt in range(6):
             try:
-                self._rdb()
+                self._rdb(ready=False)
                 metadata.create_all(self.engine, tables=list(OURS))
                 with self.engine.begin() as connection:
                     if connection.scalar(sa.select(schema.c.version)) is None:
@@ -154,7 +154,7 @@ class Database:
                 break
             except (sa.exc.OperationalError, sa.exc.IntegrityError, sa.exc.ProgrammingError) as error:
                 # Two processes that create the same tables at once trip over each other once.
-                if "exist" not in str(error) and "UNIQUE" not in str(error).upper() or attempt == 5:
+                if ("exist" not in str(error) and "UNIQUE" not in str(error).upper()) or attempt == 5:
                     raise
                 time.sleep(0.3)
         self.artifacts.mkdir(parents=True, exist_ok=True)
@@ -167,10 +167,12 @@ class Database:
             self._storage = None
         self.engine.dispose()
 
-    def _rdb(self, **skip: bool) -> RDBStorage:
+    def _rdb(self, *, ready: bool) -> RDBStorage:
         url = self.url.render_as_string(hide_password=False)
         try:
-            return RDBStorage(url, engine_kwargs=dict(self._arguments), **skip)
+            return RDBStorage(
+                url, engine_kwargs=dict(self._arguments), skip_table_creation=ready, skip_compatibility_check=ready
+            )
         except RuntimeError as error:
             line = str(error).splitlines()[0]
             raise InputError(f"Optuna cannot use the database {self.url}: {line}") from None

@@ -89,7 +89,8 @@ class Driver:
                 if row.state == TrialState.RUNNING:
                     self._adoptable.append((arm, row))
                 elif row.state.is_finished() and (folder := self._folder(arm, row.number)).exists():
-                    self._keep_weights(arm, row._trial_id, row.number, folder, complete=row.state == TrialState.COMPLETE)
+                    complete = row.state == TrialState.COMPLETE
+                    self._keep_weights(arm, row._trial_id, row.number, folder, complete=complete)
         running = Counter(arm for arm, _ in self._adoptable)
         self.watch.begin({arm: (self._asked[arm] - running[arm], self.plan.trials) for arm in self.plan.arms})
 
@@ -187,8 +188,8 @@ class Driver:
 
 
 def run_folder(database: Database, study_name: str, number: int | str) -> Path:
-    """Where a trial in flight keeps its state; a plan's cell stands in the name with `_` for `/`."""
-    return database.runs / f"{study_name.replace('/', '_')}-{number}"
+    """Where a trial in flight keeps its state; a study's name stands in it with `+` for `/`."""
+    return database.runs / f"{study_name.replace('/', '+')}-{number}"
 
 
 def _best(epochs: list[Epoch]) -> Epoch | None:

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import sqlalchemy as sa
@@ -51,7 +50,7 @@ class Lease:
     def __enter__(self) -> Lease:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.release()
 
     def show(self, connection: sa.Connection) -> None:
@@ -75,8 +74,12 @@ class Lease:
     def _keep(self) -> None:
         while not self._stop.wait(RENEWED_EVERY):
             # A renewal that fails is no news: the next write shows the lease itself and says what is wrong.
-            with contextlib.suppress(sa.exc.SQLAlchemyError, LostDatabaseError), self._database.engine.begin() as connection:
-                self.show(connection)
+            with contextlib.suppress(sa.exc.SQLAlchemyError, LostDatabaseError):
+                self._renew()
+
+    def _renew(self) -> None:
+        with self._database.engine.begin() as connection:
+            self.show(connection)
 
     def _acquire(self, note: Callable[[str], None]) -> None:
         seen: float | None = None
@@ -110,7 +113,7 @@ class Lease:
                 try:
                     connection.execute(leases.insert().values(mine))
                 except sa.exc.IntegrityError:
-                    return {"machine": "", "pid": "?", "host": "another driver", "since": "just now", "expires": now + 1}
+                    return {"machine": "", "pid": "?", "host": "?", "since": "just now", "expires": now + 1}
                 return None
             if is_held(row):
                 return dict(row._mapping)
@@ -119,28 +122,16 @@ class Lease:
 
 
 def is_held(row: sa.Row[Any]) -> bool:
-    """Whether the holder of a lease may still be alive: not lapsed, and its process, if it is on this machine, there."""
-    return row.expires > time.time() and (row.machine != _machine() or _started(row.pid) == row.started)
-
-
-def holder(database: Database, plan: str) -> str | None:
-    """Who runs an evaluation now, in words; None when nobody does."""
-    with database.engine.connect() as connection:
-        row = connection.execute(leases.select().where(leases.c.plan == plan)).mappings().first()
-    if row is None or row["expires"] < time.time():
-        return None
-    if row["machine"] == _machine() and _started(row["pid"]) != row["started"]:
-        return None
-    return f"process {row['pid']} on {row['host']}, since {row['since']}"
+    """Whether the holder of a lease may be alive: not lapsed, nor of a process of this machine that ended."""
+    return bool(row.expires > time.time() and (row.machine != _machine() or _started(row.pid) == row.started))
 
 
 def _machine() -> str:
     """A host, its boot and its process namespace: where a pid means the same process."""
     parts = [socket.gethostname()]
-    for source in (lambda: Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-                   lambda: os.readlink("/proc/self/ns/pid")):  # fmt: skip
-        with contextlib.suppress(OSError):
-            parts.append(source())
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
     return " ".join(parts)
 
 

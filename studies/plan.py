@@ -147,7 +147,9 @@ class Plan(_Strict):
 
     def layers(self, depth: int | None = None) -> tuple[str, ...]:
         """The resizable layers in the order they run, for `depth` or as many as the start widths say."""
-        return networks.layers(self.network, depth if depth is not None else self.widths and len(self.widths))
+        if depth is None and self.widths is not None:
+            depth = len(self.widths)
+        return networks.layers(self.network, depth)
 
     def setting(self, arm: str, field: str) -> Any:
         """The value of `field` that holds for `arm`: its own, else the plan's."""
@@ -278,8 +280,8 @@ def _check(plan: Plan) -> None:
     plan.layers()
     for name, arm in plan.arms.items():
         where = f"arms.{name}"
-        if "/" in name or not name.strip():
-            raise InputError(f"{where}: an arm's name must be plain text without '/', got {name!r}")
+        if not re.match(_NAME, name):
+            raise InputError(f"{where}: an arm's name must be letters, digits, '.', '_' or '-', got {name!r}")
         sampler = plan.setting(name, "sampler")
         if sampler not in SAMPLERS:
             raise unknown("sampler", sampler, SAMPLERS)
@@ -330,7 +332,8 @@ def _check_point(where: str, point: float | dict[str, Any], decays: bool, plan: 
     wanted = {"widths", "weight_decay"} if decays else {"widths"}
     widths = point.get("widths") if isinstance(point, dict) else None
     if not isinstance(point, dict) or set(point) != wanted or not isinstance(widths, list):
-        raise InputError(f"{where}.enqueue: a baseline's point is a table of {' and '.join(sorted(wanted))}, got {point}")
+        keys = " and ".join(sorted(wanted))
+        raise InputError(f"{where}.enqueue: a baseline's point is a table of {keys}, got {point}")
     if any(not isinstance(value, int) or value < 1 for value in widths) or not point.get("weight_decay", 1) > 0:
         raise InputError(f"{where}.enqueue: widths and weight_decay must be positive, got {point}")
     depth = (int(arm.depth.low), int(arm.depth.high)) if arm.depth else (len(plan.layers()),) * 2

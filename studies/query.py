@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +10,8 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy import select
 
-from sizer import Architecture, front as front_of
+from sizer import Architecture
+from sizer import front as front_of
 from sizer.errors import InputError, unknown
 from studies import database as tables
 from studies import weights
@@ -139,13 +139,14 @@ def best(
     for column, limit in (("parameters", max_params), ("flops", max_flops)):
         fits = fits if limit is None else fits[fits[column] <= limit]
     if not fits.empty:
-        return fits.loc[_best_index(fits)]
+        return _first(fits)
     # How many times too large, in whichever of the limits is exceeded most.
     excess = pd.concat(
         [rows[column] / limit for column, limit in (("parameters", max_params), ("flops", max_flops)) if limit], axis=1
     ).max(axis=1) if max_params or max_flops else rows["parameters"].astype(float)  # fmt: skip
-    near = rows.loc[_best_index(rows[excess == excess.min()])]
-    limits = [f"{limit:,} {what}" for limit, what in ((max_params, "parameters"), (max_flops, "FLOPs")) if limit is not None]
+    near = _first(rows[excess == excess.min()])
+    both = ((max_params, "parameters"), (max_flops, "FLOPs"))
+    limits = [f"{limit:,} {what}" for limit, what in both if limit is not None]
     raise InputError(
         f"no epoch of {plan_name} fits {' and '.join(limits)}: the nearest is {near.arm} trial {near.number}, epoch"
         f" {near.epoch}, with {near.parameters:,} parameters, {near.flops:,} FLOPs, validation {near.val_accuracy:.4f}"
@@ -164,9 +165,10 @@ def front(db: str | Path | Database, plan_name: str, arm: str | None = None) -> 
         Rows as `best` returns one, by parameters.
     """
     rows = _usable(db, plan_name, arm)
-    points = [_Point(*point) for point in zip(rows.index, rows["val_accuracy"], rows["parameters"], rows["flops"], strict=True)]
+    figures = (rows[column] for column in ("val_accuracy", "parameters", "flops"))
+    points = [_Point(*point) for point in zip(range(len(rows)), *figures, strict=True)]
     chosen = [point.epoch for point in front_of(points)]
-    return rows.loc[chosen].sort_values(["parameters", "flops"]).reset_index(drop=True)
+    return rows.iloc[chosen].sort_values(["parameters", "flops"]).reset_index(drop=True)
 
 
 def architecture(db: str | Path | Database, plan_name: str, row: pd.Series[Any]) -> tuple[Architecture, Path]:
@@ -224,9 +226,9 @@ def _usable(db: str | Path | Database, plan_name: str, arm: str | None) -> pd.Da
     return rows
 
 
-def _best_index(rows: pd.DataFrame) -> Hashable:
+def _first(rows: pd.DataFrame) -> pd.Series[Any]:
     order = rows.sort_values(["val_accuracy", "parameters", "trial_id", "epoch"], ascending=[False, True, True, True])
-    return order.index[0]
+    return order.iloc[0]
 
 
 def _order(epoch: dict[str, Any]) -> tuple[float, int, int]:
@@ -254,16 +256,20 @@ def _read(opened: Database, plan_name: str) -> _Read:
     said: dict[int, dict[str, Any]] = {}
     epochs: dict[int, list[dict[str, Any]]] = {}
     with opened.engine.connect() as connection:
-        rows = connection.execute(select(tables.studies.c.study_name, tables.trials).select_from(ours).where(inside)).all()
-        for table, into in ((tables.trial_params, parameters), (tables.trial_user_attributes, said)):
-            for row in connection.execute(select(table).select_from(ours.join(table, table.c.trial_id == by_id)).where(inside)):
-                if table is tables.trial_params:
-                    parameters.setdefault(row.trial_id, {})[row.param_name] = row.param_value
-                elif row.key != "traceback":
-                    said.setdefault(row.trial_id, {})[row.key] = json.loads(row.value_json)
-        own = tables.history
-        query = select(own).select_from(ours.join(own, own.c.trial_id == by_id)).where(inside)
-        for epoch in connection.execute(query.order_by(own.c.trial_id, own.c.epoch)).mappings():
+
+        def rows_of(table: sa.Table) -> Any:
+            joined = ours.join(table, table.c.trial_id == by_id)
+            order = list(table.primary_key)
+            return connection.execute(select(table).select_from(joined).where(inside).order_by(*order)).mappings()
+
+        found = select(tables.studies.c.study_name, tables.trials).select_from(ours).where(inside)
+        rows = connection.execute(found).all()
+        for drawn in rows_of(tables.trial_params):
+            parameters.setdefault(drawn["trial_id"], {})[drawn["param_name"]] = drawn["param_value"]
+        for told in rows_of(tables.trial_user_attributes):
+            if told["key"] != "traceback":
+                said.setdefault(told["trial_id"], {})[told["key"]] = json.loads(told["value_json"])
+        for epoch in rows_of(tables.history):
             epochs.setdefault(epoch["trial_id"], []).append({**epoch, "widths": json.loads(epoch["widths"])})
     order = list(arms.values())
     listed = [

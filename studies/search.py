@@ -146,9 +146,9 @@ def _draw(plan: Plan, name: str, trial: optuna.Trial) -> optuna.Trial:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         for parameter, bounds in space(plan, plan.arms[name]).items():
-            if "depth" in trial.params and parameter.startswith("width_"):
-                if parameter.removeprefix("width_") not in plan.layers(trial.params["depth"]):
-                    continue
+            layer = parameter.removeprefix("width_")
+            if layer != parameter and layer not in plan.layers(trial.params.get("depth")):
+                continue
             # A point of one's own may lie outside the range that the sampler draws from.
             value = fixed.get(parameter, bounds.low)
             low, high = min(bounds.low, value), max(bounds.high, value)

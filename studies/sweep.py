@@ -114,7 +114,6 @@ def remaining(database: Database, plan: Plan) -> int:
         trials, trials.c.study_id == studies.c.study_id
     )
     names = {plan.study_name(arm): arm for arm in plan.arms}
-    names_of = {arm: name for name, arm in names.items()}
     counts: dict[str, Counter[str]] = {arm: Counter() for arm in plan.arms}
     with database.engine.connect() as connection:
         before = connection.scalar(sa.select(plans.c.spec).where(plans.c.name == plan.name))
@@ -125,8 +124,8 @@ def remaining(database: Database, plan: Plan) -> int:
     if before is not None:
         _check_same(plan, json.loads(before), begun)
     open_trials = sum(counts[arm]["RUNNING"] + max(0, plan.trials - begun[arm]) for arm in plan.arms)
-    folders = (path for arm in plan.arms for path in database.runs.glob(run_folder(database, names_of[arm], "*").name))
-    return open_trials or sum(1 for _ in folders)
+    patterns = [run_folder(database, name, "[0-9]*").name for name in names]
+    return open_trials or sum(len(list(database.runs.glob(pattern))) for pattern in patterns)
 
 
 def describe(data: Data) -> dict[str, Any]:

@@ -20,8 +20,8 @@ import sqlalchemy as sa
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.artifacts.exceptions import ArtifactNotFound
 
-from sizer.errors import InputError
 from sizer import Epoch
+from sizer.errors import InputError
 from studies.database import Database, history, trials, weights
 from studies.database import study_system_attributes as _attributes
 from studies.lease import Lease
@@ -105,8 +105,8 @@ def file_of(database: Database, trial_id: int, epoch: int) -> Path:
         place = (weights.c.trial_id == trial_id) & (weights.c.epoch == epoch)
         row = connection.execute(weights.select().where(place)).first()
     if row is None:
-        raise InputError(f"the weights of trial {trial_id}, epoch {epoch} were not kept: only the best and the front are")
-    path = database.artifacts / row.artifact_id
+        raise InputError(f"the weights of trial {trial_id}, epoch {epoch} were not kept: only the best are")
+    path: Path = database.artifacts / row.artifact_id
     if not path.is_file():
         raise InputError(f"the weights of trial {trial_id}, epoch {epoch} are gone: {path} does not exist")
     with path.open("rb") as file:

@@ -11,13 +11,13 @@ import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from studies import cluster, trainable  # the cluster first: it sets what Ray reads when imported
 from ray import tune
 from ray.tune import Callback
 from ray.tune.search import Searcher
 
-from sizer.errors import InputError
 from sizer import Epoch
+from sizer.errors import InputError
+from studies import trainable
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial

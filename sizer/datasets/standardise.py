@@ -77,28 +77,27 @@ def measure(array: Array, rows: Rows, name: str) -> Scale:
     Raises:
         DataError: The values are too large for a mean and a standard deviation.
     """
+    # Sums are of differences from a first value: exact for a constant column, and no digits lost far from zero.
     first = _planes(array[rows[:1]])[0, :, :1].astype(np.float64)
-    varies = np.zeros(len(first), bool)
     total = np.zeros(len(first))
     squares = np.zeros(len(first))
     count = len(rows) * _planes(array[:1]).shape[2]
     with np.errstate(over="ignore", invalid="ignore"):
         for block in _blocks(array, rows):
             block -= first
-            varies |= block.any((0, 2))
             total += block.sum((0, 2))
         offset = total / count
         for block in _blocks(array, rows):
             block -= first
             block -= offset[:, None]
             squares += np.square(block, out=block).sum((0, 2))
-    mean, std = first[:, 0] + offset, np.where(varies, np.sqrt(squares / count), 1.0)
+    image = array.ndim > 2
+    divisor = 255.0 if image and array.dtype == np.uint8 else 1.0
+    mean, std = (first[:, 0] + offset) / divisor, np.sqrt(squares / count) / divisor
     if not np.isfinite(std).all():
         raise DataError(f"{name} holds values too large to standardise; divide them by a constant first")
     std[std == 0] = 1.0
-    image = array.ndim > 2
-    divisor = 255.0 if image and array.dtype == np.uint8 else 1.0
-    return Scale("image" if image else "table", divisor, mean / divisor, np.where(varies, std / divisor, 1.0))
+    return Scale("image" if image else "table", divisor, mean, std)
 
 
 def _planes(array: Array) -> Array:

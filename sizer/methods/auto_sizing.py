@@ -6,12 +6,13 @@ unit j = 1, 2, ... of each hidden layer: later units cost more, until the last o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from sizer.errors import InputError
+from sizer.errors import InputError, unknown
 from sizer.groups import Group, Slot
 from sizer.methods.method import Knob, Method
 from sizer.net import Net, fresh
@@ -28,13 +29,20 @@ class AutoSizing(Method):
         threshold: tau: units whose weights and bias are all smaller go, and new ones begin that small.
         growth: units grown in a layer each epoch, as a share of its width.
         min_growth: units grown in a layer each epoch at least.
+        penalty: ``weighted-l1`` (the paper's), or what it is compared with: ``l2,1`` or plain ``l1``.
         fine_tuning: the share of the epochs, at the end, without penalty, growth or removal ("static fine-tuning").
             It needs the planned number of epochs (``net.epochs``); without it, all are dynamic.
     """
 
     name = "auto-sizing"
     knob = Knob("alpha", 1e-6, 1e-3)
-    settings: ClassVar = {"threshold": 1e-3, "growth": 0.2, "min_growth": 20, "fine_tuning": 0.5}
+    settings: ClassVar = {
+        "threshold": 1e-3,
+        "growth": 0.2,
+        "min_growth": 20,
+        "penalty": "weighted-l1",
+        "fine_tuning": 0.5,
+    }
 
     def __init__(
         self,
@@ -42,6 +50,7 @@ class AutoSizing(Method):
         threshold: float = 1e-3,
         growth: float = 0.2,
         min_growth: int = 20,
+        penalty: str = "weighted-l1",
         fine_tuning: float = 0.5,
     ) -> None:
         super().__init__(value)
@@ -50,6 +59,9 @@ class AutoSizing(Method):
                 "auto-sizing needs threshold > 0, growth >= 0, min_growth >= 0 and 0 <= fine_tuning < 1, "
                 f"got {threshold}, {growth}, {min_growth}, {fine_tuning}"
             )
+        if penalty not in PENALTIES:
+            raise unknown("penalty of auto-sizing", penalty, PENALTIES)
+        self.regulariser = PENALTIES[penalty]
         self.threshold = threshold
         self.growth = growth
         self.min_growth = min_growth
@@ -62,7 +74,7 @@ class AutoSizing(Method):
     def penalty(self, net: Net) -> Tensor:
         if not self.dynamic(net):
             return super().penalty(net)
-        return self.value * torch.stack([weighted_l1(_incoming(group)) for group in net.groups]).sum()
+        return self.value * torch.stack([self.regulariser(_incoming(group)) for group in net.groups]).sum()
 
     def before_epoch(self, net: Net) -> None:
         counts = {group: max(self.min_growth, int(self.growth * group.width)) for group in net.groups}
@@ -97,6 +109,19 @@ def weighted_l1(weights: list[Tensor]) -> Tensor:
     """
     per_unit = torch.stack([weight.abs().sum(1) for weight in weights]).sum(0)
     return per_unit @ torch.arange(1, len(per_unit) + 1, device=per_unit.device, dtype=per_unit.dtype)
+
+
+def l21(weights: list[Tensor]) -> Tensor:
+    """``sum_j ||w_j||_2`` (l2,1 of original auto-sizing, without a factor for the group's size); as ``weighted_l1``."""
+    return torch.stack([weight.square().sum(1) for weight in weights]).sum(0).sqrt().sum()
+
+
+def l1(weights: list[Tensor]) -> Tensor:
+    """``sum_j |w_j|_1``; as ``weighted_l1``."""
+    return torch.stack([weight.abs().sum() for weight in weights]).sum()
+
+
+PENALTIES: dict[str, Callable[[list[Tensor]], Tensor]] = {"weighted-l1": weighted_l1, "l2,1": l21, "l1": l1}
 
 
 def _incoming(group: Group) -> list[Tensor]:

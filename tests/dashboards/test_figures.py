@@ -86,7 +86,7 @@ def test_hovering_a_trial_tells_its_widths_and_its_knob() -> None:
 
 def test_the_widths_of_a_deep_network_are_cut_in_the_middle() -> None:
     trials, _ = evaluation(trials=1, arms=["fixed"])
-    trials["widths"] = [{f"conv{i}": i for i in range(1, 31)}]
+    trials["widths"] = pd.Series([{f"conv{i}": i for i in range(1, 31)}])
     label = points(figures.boxes(trials))["fixed"].text[0]
     assert "conv1 1, conv2 2, conv3 3, ... (24 more), conv28 28" in label
 

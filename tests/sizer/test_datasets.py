@@ -1,12 +1,14 @@
 """Data sets: what loading gives, and that bad data is one clear line."""
 
 import errno
+import io
 import json
 import os
 import pickle
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -163,6 +165,27 @@ def test_the_binary_cifar_tar_gives_back_its_images_and_labels(tmp_path):
     parsed = cifar10.parse(write_cifar(tmp_path, raw))
     for key in KEYS:
         np.testing.assert_array_equal(getattr(parsed, key), getattr(raw, key))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        (cifar10.TRAIN[2], None, "lacks cifar-10-batches-bin/data_batch_3.bin"),
+        (cifar10.TEST[0], bytes(3073 + 1), "must be records of 3073 bytes, got 3074 bytes"),
+        (cifar10.TEST[0], b"", "got 0 bytes"),
+    ],
+)
+def test_a_cifar_tar_that_lacks_a_batch_or_ends_within_an_image_is_refused(tmp_path, name, data, said):
+    path = tmp_path / "cifar.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for batch in (*cifar10.TRAIN, *cifar10.TEST):
+            content = data if batch == name else bytes(3073)
+            if content is not None:
+                member = tarfile.TarInfo(batch)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    with pytest.raises(DataError, match=said):
+        cifar10.parse([path])
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
