@@ -141,6 +141,7 @@ class _Training:
         self.net.epochs = epochs
         self.net.steps_per_epoch = len(self.starts)
         self.run_so_far = Run(self.net)
+        self._counted = (-1, (0, 0))
         self.seconds = 0.0
         self.training_flops = 0
 
@@ -195,10 +196,7 @@ class _Training:
         order = torch.randperm(len(x), device=self.device)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         score = torch.zeros((), dtype=torch.float64, device=self.device)
-        resizes, per_sample = -1, 0
         for start in self.starts:
-            if net.resizes != resizes:
-                resizes, per_sample = net.resizes, self._flops()[1]
             rows = order[start : start + self.batch_size]
             inputs, targets = x.index_select(0, rows), y.index_select(0, rows)
             optimizer.zero_grad()
@@ -209,7 +207,7 @@ class _Training:
             optimizer.step()
             total += loss.detach() * len(rows)
             score += self._score(outputs.detach(), targets)
-            self.training_flops += per_sample * len(rows)
+            self.training_flops += self._flops()[1] * len(rows)
             net.after_step()
         mean = float(total) / len(x)
         if math.isfinite(mean):
@@ -219,7 +217,9 @@ class _Training:
 
     def _flops(self) -> tuple[int, int]:
         """FLOPs of one sample at the present widths: forward, and forward with backward."""
-        return cost.flops(self.net.module, self.net.inputs)
+        if self._counted[0] != self.net.resizes:
+            self._counted = (self.net.resizes, cost.flops(self.net.module, self.net.inputs))
+        return self._counted[1]
 
     def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(outputs, targets) if self.classification else F.mse_loss(outputs, targets)

@@ -51,9 +51,9 @@ def cached(name: str, folder: Path, files: Mapping[str, str], parse: Callable[[S
             written.
     """
     kept = folder / f"{name}.npz"
-    if kept.exists():
-        return read_npz(kept, remedy="delete it, and it is downloaded again")
     try:
+        if kept.exists():
+            return read_npz(kept, remedy="delete it, and it is downloaded again")
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder) as part:
             raw = parse([_download(url, known, Path(part), kept) for url, known in files.items()])
@@ -62,7 +62,7 @@ def cached(name: str, folder: Path, files: Mapping[str, str], parse: Callable[[S
             whole.replace(kept)
     except OSError as error:
         raise DataError(
-            f"cannot write {name} to the data folder {folder}: {error.strerror or error}; "
+            f"cannot keep {name} in the data folder {folder}: {error.strerror or error}; "
             "make room or name another folder with SIZER_DATA"
         ) from None
     return raw

@@ -1,6 +1,6 @@
 """Alive units over epochs, beside those of the authors of ShrinkNets (Fig. 1): 784-10000-10, faithful rule, batch 256.
 
-    python tests/benchmarks/convergence.py [--data mnist] [--epochs 10] [LAMBDA ...] > docs/convergence.md
+python tests/benchmarks/convergence.py [--data mnist] [--epochs 10] [LAMBDA ...] > docs/convergence.md
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ AT = (1, 5, 10, 20, 50, 100)
 def train(name: str, strength: float, epochs: int, seed: int) -> list[Epoch]:
     """One run on all training images: those split off for validation are trained on as well, as the authors did."""
     data = datasets.load(name, validation=0.001, seed=seed)
-    data = replace(
-        data, x_train=torch.cat((data.x_train, data.x_val)), y_train=torch.cat((data.y_train, data.y_val))
-    )
+    data = replace(data, x_train=torch.cat((data.x_train, data.x_val)), y_train=torch.cat((data.y_train, data.y_val)))
     torch.manual_seed(seed)
     module = networks.build("mlp", data.input_shape, data.outputs, [10_000])
     method = methods.create("shrinknets", strength, rule="subgradient")
@@ -49,7 +47,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     print("# Does it converge to the published sizes?\n")
-    print("784-10000-10 on", options.data + ", ShrinkNets' faithful rule (subgradient, one learning rate, removal at the")
+    print(
+        "784-10000-10 on", options.data + ", ShrinkNets' faithful rule (subgradient, one learning rate, removal at the"
+    )
     print("end of each epoch), Adam 1e-3, batch 256, all 60,000 training images, theta ~ U(0, 1), one seed.")
     print("The authors' figures are from their log (MNIST). Written by\n")
     print(f"    python tests/benchmarks/convergence.py {' '.join(sys.argv[1:])}".rstrip() + "\n")

@@ -126,7 +126,7 @@ def test_a_resize_carries_the_optimisers_state_and_training_goes_on(method: str,
     losses = [step(net, optimizer, data, 32 * at) for at in range(4)]
     schedule.step()
     alive = F.cross_entropy(net(data.x_train[:8]), data.y_train[:8])
-    old = {path: p for path, p in net.module.named_parameters()}
+    old = dict(net.module.named_parameters())
     before = {path: (p.detach().clone(), dict(optimizer.state[p])) for path, p in old.items()}
     for layer, width in net.widths.items():
         net.remove(layer, range(width // 2, width))

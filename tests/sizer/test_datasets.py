@@ -252,7 +252,7 @@ def test_a_kept_file_that_is_corrupt_is_to_be_deleted(tmp_path):
 def test_a_data_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     message = refusal("mnist", folder=tmp_path / "file" / "data")
-    assert "cannot write mnist to the data folder" in message
+    assert "cannot keep mnist in the data folder" in message
     assert "SIZER_DATA" in message
 
 
@@ -278,7 +278,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path):
             "except DataError as error: sys.exit(f'refused: {error}')\n"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert f"refused: cannot write mnist to the data folder {folder}: {os.strerror(errno.EFBIG)}" in done.stderr
+    assert f"refused: cannot keep mnist in the data folder {folder}: {os.strerror(errno.EFBIG)}" in done.stderr
     assert list(folder.iterdir()) == []
 
 
@@ -364,7 +364,8 @@ def test_missing_arrays_are_named(tmp_path):
         ({"x_train": np.full((40, 3), "a")}, "x_train must be an array of integers or floats, got <U1"),
         ({"y_train": np.array(["cat", "dog"] * 20)}, "y_train must be an array of integers or floats, got <U3"),
         ({"x_train": np.where(np.eye(40, 3) * np.arange(3) > 1, np.nan, 1.0)}, r"x_train holds nan at \(2, 2\)"),
-        ({"x_test": np.full((10, 3), np.inf)}, r"x_test holds inf at \(0, 0\)"),
+        ({"x_test": np.where(np.eye(10, 3) * np.arange(3) > 1, np.inf, 1.0)}, r"x_test holds inf at \(2, 2\)"),
+        ({"x_test": np.where(np.eye(10, 3) * np.arange(3) > 1, -np.inf, 1.0)}, r"x_test holds -inf at \(2, 2\)"),
         ({"y_train": np.full(40, np.nan), "y_test": np.zeros(10)}, r"y_train holds nan at \(0,\)"),
         ({"x_train": np.linspace(-1e300, 1e300, 120).reshape(40, 3)}, "values too large to standardise"),
         ({"y_train": np.array(3)}, "y_train is the single number 3"),

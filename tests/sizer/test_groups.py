@@ -178,7 +178,7 @@ def test_grouped_convolution_is_refused_for_now() -> None:
 def test_a_hard_coded_width_is_found_out_at_once(forward: str) -> None:
     module = module_with(forward)
     module.out2 = nn.Linear(36, 5)
-    with pytest.raises(UnsupportedNetworkError, match="'first'.*hard-coded"):
+    with pytest.raises(UnsupportedNetworkError, match=r"'first'.*hard-coded"):
         attach(module)
 
 

@@ -1,6 +1,7 @@
 """Networks: the papers' shapes, counts and initialisation, and widths that cannot be."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -65,6 +66,14 @@ def test_an_mlp_has_as_many_layers_as_widths():
         "dense4",
         "out",
     ]
+
+
+@pytest.mark.parametrize(("name", "activation"), [("mlp", nn.ReLU), ("lenet", nn.ReLU), ("das-conv", nn.SELU)])
+def test_every_hidden_layer_and_no_other_has_the_papers_activation(name, activation):
+    parts = list(networks.build(name, (1, 28, 28), 10).children())
+    followed = [isinstance(after, activation) for part, after in pairwise(parts) if hasattr(part, "weight")]
+    assert followed == [True] * len(networks.layers(name))
+    assert isinstance(parts[-1], nn.Linear)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,45 @@
+# make demo   the whole loop on real data, in minutes
+# make test   ruff, mypy, all tests
+# make bench  ratios of one run; make bench ROW=loop for one row
+# make clean  removes the environment and what the demo wrote
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint bench clean browser
+
+demo: $(VENV)/installed
+	$(BIN)/sizer sweep demo --report report.html
+
+test: lint browser
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed-test
+	$(BIN)/python -m tests.benchmarks $(ROW)
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sizer needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+# The report's test opens it in a real browser. Where none can be installed, that test says so and is left out.
+browser:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && apt-get install -y -qq chromium chromium-driver >/dev/null; \
+	else echo "no chromium with chromedriver here: the browser test will be left out"; fi
+
+clean:
+	rm -rf $(VENV) *.egg-info sizer.db sizer.db-shm sizer.db-wal sizer.files report.html bench.json

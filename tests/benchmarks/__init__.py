@@ -1,0 +1,1 @@
+"""What is claimed about speed, measured as ratios of one run. Real data; `make bench` runs it."""

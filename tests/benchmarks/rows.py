@@ -1,0 +1,194 @@
+"""The rows of the benchmark: what is measured, against whom, and the bound that it must keep."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import optuna
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import sizer
+from sizer import datasets, networks
+from sizer.datasets import Data
+from sizer.methods import create
+from sizer.methods.shrinknets import ShrinkNets
+from sizer.net import Net
+from studies import sweep
+from tests.studies.sweeps import Seen, small_plan
+
+Side = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure made of seconds: ours, and those of an opponent where there is one."""
+
+    name: str
+    what: str
+    bound: str
+    limit: float
+    at_most: bool
+    sides: Callable[[], tuple[Side, Side | None]]
+    value: Callable[[float, float], float] = lambda ours, theirs: ours / theirs
+
+
+@cache
+def fashion(training: int = 48_000, others: int = 12_000) -> Data:
+    data = datasets.load("fashion_mnist")
+    parts = {f"{a}_{part}": getattr(data, f"{a}_{part}")[:n] for a in "xy"
+             for part, n in (("train", training), ("val", others), ("test", others))}  # fmt: skip
+    return replace(data, **parts)
+
+
+def mlp(data: Data, *widths: int) -> nn.Module:
+    torch.manual_seed(0)
+    return networks.build("mlp", data.input_shape, data.outputs, list(widths))
+
+
+def loop(width: int, epochs: int) -> tuple[Side, Side]:
+    """Seconds an epoch, the first left out: training, and the losses and accuracies of validation and test sets."""
+    data = fashion()
+
+    def ours() -> float:
+        ends: list[float] = []
+        sizer.fit(mlp(data, width, width, width), data, create("fixed"), epochs=epochs,
+                  on_epoch=lambda _: ends.append(time.perf_counter()))  # fmt: skip
+        return (ends[-1] - ends[0]) / (epochs - 1)
+
+    def theirs() -> float:
+        module, ends = mlp(data, width, width, width), []
+        optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)
+        for _ in range(epochs):
+            module.train()
+            total = hits = torch.zeros(())
+            for rows in torch.randperm(len(data.x_train)).split(256):
+                x, y = data.x_train[rows], data.y_train[rows]
+                optimizer.zero_grad()
+                outputs = module(x)
+                loss = F.cross_entropy(outputs, y)
+                loss.backward()
+                optimizer.step()
+                total = total + loss.detach() * len(rows)
+                hits = hits + (outputs.argmax(1) == y).sum()
+            module.eval()
+            with torch.no_grad():
+                for x, y in ((data.x_val, data.y_val), (data.x_test, data.y_test)):
+                    for inputs, targets in zip(x.split(1024), y.split(1024), strict=True):
+                        outputs = module(inputs)
+                        F.cross_entropy(outputs, targets).item()
+                        (outputs.argmax(1) == targets).sum().item()
+            ends.append(time.perf_counter())
+        return (ends[-1] - ends[0]) / (epochs - 1)
+
+    return ours, theirs
+
+
+class NeverRemoves(ShrinkNets):
+    """Closes gates, and leaves the units in place."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__(value, check_every=10**9)
+
+    def after_epoch(self, net: Net) -> None:
+        pass
+
+
+def shrinking(epochs: int) -> tuple[Side, Side]:
+    """Training seconds of ``epochs`` epochs from 10,000 units; without removal, all epochs cost what the first does."""
+    data = fashion(others=1_000)
+
+    def seconds(method: ShrinkNets, trained: int) -> float:
+        return sizer.fit(mlp(data, 10_000), data, method, epochs=trained).history[-1].seconds
+
+    return lambda: seconds(ShrinkNets(1e-3), epochs), lambda: seconds(NeverRemoves(1e-3), 1) * epochs
+
+
+class Deep(nn.Module):
+    """Twenty layers: convolutions with normalisation and residual sums, and dense ones at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 32, 3, padding=1)
+        self.convs = nn.ModuleList(nn.Conv2d(32, 32, 3, padding=1) for _ in range(16))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(32) for _ in range(16))
+        self.dense = nn.ModuleList([nn.Linear(32, 64), nn.Linear(64, 64)])
+        self.out = nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.first(x))
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = x + torch.relu(norm(conv(x)))
+        x = x.mean((2, 3))
+        for layer in self.dense:
+            x = torch.relu(layer(x))
+        return self.out(x)
+
+
+def attaching() -> tuple[Side, None]:
+    x = torch.randn(2, 3, 32, 32)
+
+    def ours() -> float:
+        module = Deep()
+        began = time.perf_counter()
+        sizer.attach(module, x, create("shrinknets", 1e-3))
+        return time.perf_counter() - began
+
+    return ours, None
+
+
+def orchestration(trials: int) -> tuple[Side, Side]:
+    """Seconds a trial, the first two left out so that workers are warm: one worker, one epoch of a tiny network."""
+    plan = small_plan(name="bench", widths=[8], epochs=1, trials=trials, batch_size=512, arms={"shrinknets": {}})
+
+    def spacing(study: optuna.Study) -> float:
+        ends = sorted(t.datetime_complete for t in study.trials if t.datetime_complete is not None)[1:]
+        return (ends[-1] - ends[0]).total_seconds() / (len(ends) - 1)
+
+    def ours() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "bench.db"
+            sweep.run(plan, path, watch=Seen(), concurrency=1)
+            return spacing(optuna.load_study(study_name="bench/shrinknets", storage=f"sqlite:///{path}"))
+
+    def theirs() -> float:
+        data = datasets.load("digits")
+
+        def objective(trial: optuna.Trial) -> float:
+            torch.manual_seed(trial.number)
+            module = networks.build("mlp", data.input_shape, data.outputs, [8])
+            method = create("shrinknets", trial.suggest_float("lambda", 1e-5, 1e-2, log=True))
+            best = sizer.fit(module, data, method, epochs=1, batch_size=512).best
+            assert best is not None
+            return best.val_accuracy
+
+        with tempfile.TemporaryDirectory() as folder:
+            study = optuna.create_study(storage=f"sqlite:///{folder}/bench.db", direction="maximize")
+            study.optimize(objective, n_trials=trials)
+            return spacing(study)
+
+    return ours, theirs
+
+
+ROWS = {
+    row.name: row
+    for row in (
+        Row("loop", "our loop against a hand-written resident one, 784-100-100-100-10, seconds an epoch",
+            "at most 1.10", 1.10, True, lambda: loop(100, 3)),
+        Row("loop-wide", "the same, 784-1000-1000-1000-10",
+            "at most 1.10", 1.10, True, lambda: loop(1000, 2)),
+        Row("shrinking", "ShrinkNets from 10,000 units (proximal, lambda 1e-3, 10 epochs of Fashion-MNIST): how many "
+            "times faster than never removing (one epoch of it, times 10)",
+            "at least 5", 5.0, False, lambda: shrinking(10), lambda ours, theirs: theirs / ours),
+        Row("attach", "attach() on a network of 20 layers, seconds",
+            "under 5", 5.0, True, attaching, lambda ours, _: ours),
+        Row("orchestration", "a trial through Ray and the database against plain Optuna, warm workers: seconds more",
+            "under 0.3", 0.3, True, lambda: orchestration(12), lambda ours, theirs: ours - theirs),
+    )
+}  # fmt: skip
