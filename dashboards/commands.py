@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 
@@ -16,7 +18,7 @@ from sizer import architecture
 from sizer.checkpoint import load_tensors
 from sizer.errors import InputError, unknown
 from studies import query
-from studies.compare import compare, finished
+from studies.compare import Comparison, compare, finished
 from studies.database import Database, open_database
 from studies.plan import Plan
 from studies.sweep import Outcome
@@ -109,10 +111,11 @@ def dry_run(plan: Plan) -> None:
 
 def print_comparison(out: Console, database: Database, name: str, threshold: float | None = None) -> None:
     """The comparison of an evaluation's arms; `threshold` as `studies.compare.compare` takes it."""
+    spec = query.spec(database, name)
     trials, history = query.trials(database, name), query.history(database, name)
-    task = query.data(database, name)["task"]
-    terminal.print_comparison(out, name, compare(trials, history, task=task, threshold=threshold))
-    if unequal := facts(query.spec(database, name)).get("not equal"):
+    comparison = _compared(trials, history, spec, query.data(database, name), threshold)
+    terminal.print_comparison(out, name, comparison)
+    if unequal := facts(spec).get("not equal"):
         terminal.print_lines(out, [f"the arms did not train alike: {unequal}"])
 
 
@@ -157,15 +160,18 @@ def print_status(out: Console, database: Database, name: str) -> None:
 def report(database: Database, name: str) -> str:
     """The HTML of an evaluation's report."""
     spec, data = query.spec(database, name), query.data(database, name)
-    trials = query.trials(database, name)
-    history = query.history(database, name)
+    trials, history = query.trials(database, name), query.history(database, name)
     front = history.iloc[:0] if finished(trials).empty else query.front(database, name)
-    return render(
-        name,
-        trials,
-        history,
-        front,
-        task=data["task"],
-        description=spec.get("description", ""),
-        facts=facts(spec, data),
-    )
+    comparison = _compared(trials, history, spec, data)
+    return render(name, comparison, trials, history, front, spec.get("description", ""), facts(spec, data))
+
+
+def _compared(
+    trials: pd.DataFrame,
+    history: pd.DataFrame,
+    spec: Mapping[str, Any],
+    data: Mapping[str, Any],
+    threshold: float | None = None,
+) -> Comparison:
+    arms = {arm: values["method"] for arm, values in spec["arms"].items()}
+    return compare(trials, history, task=data["task"], threshold=threshold, arms=arms, planned=spec["trials"])

@@ -20,7 +20,7 @@ def facts(spec: Mapping[str, Any], data: Mapping[str, Any] | None = None) -> dic
     said = {"data": _data(spec, data or {}), "network": _network(spec)}
     said["training"] = (
         f"{_number(spec['trials'], 'trial')} an arm, {_number(spec['epochs'], 'epoch')}, batch {spec['batch_size']}, "
-        f"{spec['optimizer']} at {spec['learning_rate']:g}, seed {spec['seed']}"
+        f"{spec['optimizer']} at {_short(spec['learning_rate'])}, seed {spec['seed']}"
     )
     for name, arm in spec["arms"].items():
         said[name] = drawn(name, arm, spec["sampler"])
@@ -67,7 +67,15 @@ def _network(spec: Mapping[str, Any]) -> str:
 
 def _range(value: Mapping[str, Any]) -> str:
     uniform = "" if value.get("log", True) else " (uniform)"
-    return f"{value['low']:g} .. {value['high']:g}{uniform}"
+    return f"{_short(value['low'])} .. {_short(value['high'])}{uniform}"
+
+
+def _short(value: float) -> str:
+    """ "1e-4" rather than "0.0001"; whole numbers as they are."""
+    if value >= 0.01:
+        return f"{value:g}"
+    mantissa, exponent = f"{value:e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
 
 
 def _number(count: int, what: str) -> str:

@@ -16,6 +16,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dashboards import numbers
+from dashboards.scales import ScoreAxis
 from studies.compare import Comparison, finished
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
@@ -64,13 +65,15 @@ def boxes(trials: pd.DataFrame, task: str = "classification") -> go.Figure:
     The box is the quartiles, its line the median; the whiskers go to the worst and the best trial.
     """
     done, colour = finished(trials), colours(trials["arm"])
+    axis = ScoreAxis.of(done["test_accuracy"], task)
     figure = go.Figure()
     for place, arm in enumerate(colour):
         rows = done[done["arm"] == arm].sort_values(["test_accuracy", "number"])
         if rows.empty:
             continue
-        values = _scores(rows["test_accuracy"], task)
-        low, lower, median, upper, high = np.percentile(values, [0, 25, 50, 75, 100]).tolist()
+        values = axis.place(rows["test_accuracy"])
+        percentiles = np.percentile(rows["test_accuracy"], [0, 25, 50, 75, 100])
+        low, lower, median, upper, high = axis.place(percentiles)
         figure.add_trace(
             go.Box(
                 orientation="h",
@@ -91,7 +94,7 @@ def boxes(trials: pd.DataFrame, task: str = "classification") -> go.Figure:
         scatter = [place + 0.42 * ((rank * 0.618034) % 1 - 0.5) for rank in range(len(values))]
         figure.add_trace(_points(arm, rows, values, scatter, colour, task))
     figure.update_layout(template=template(), height=110 + 78 * max(1, len(colour)), showlegend=False)
-    figure.update_xaxes(title_text=_title("Test", task))
+    figure.update_xaxes(axis.layout("Test"))
     figure.update_yaxes(
         tickvals=list(range(len(colour))),
         ticktext=[_arm_label(arm) for arm in colour],
@@ -104,9 +107,11 @@ def boxes(trials: pd.DataFrame, task: str = "classification") -> go.Figure:
 
 def expected_best(comparison: Comparison, against: str = "trials") -> go.Figure:
     """Expected test accuracy of the trial that validation chooses among n, against "trials" or training "flops"."""
-    colour = colours(arm.name for arm in comparison.arms)
+    begun = [arm for arm in comparison.arms if arm.begun]
+    colour = colours(arm.name for arm in begun)
+    axis = ScoreAxis.of((value for arm in begun for value in arm.expected), comparison.task)
     figure = go.Figure()
-    for place, arm in enumerate(comparison.arms):
+    for place, arm in enumerate(begun):
         if not arm.expected or (against == "flops" and not arm.cost):
             continue
         trials = np.arange(1, len(arm.expected) + 1)
@@ -115,7 +120,7 @@ def expected_best(comparison: Comparison, against: str = "trials") -> go.Figure:
             go.Scatter(
                 name=escape(arm.name),
                 x=(costs if against == "flops" else trials).tolist(),
-                y=_scores(arm.expected, comparison.task),
+                y=axis.place(arm.expected),
                 mode="lines+markers",
                 line={"color": colour[arm.name], "width": 2},
                 marker={**_marker(place, colour[arm.name]), "maxdisplayed": 15},
@@ -128,7 +133,7 @@ def expected_best(comparison: Comparison, against: str = "trials") -> go.Figure:
             )
         )
     figure.update_layout(template=template(), height=380)
-    figure.update_yaxes(title_text=f"Expected best test {numbers.score_name(comparison.task)}{_unit(comparison.task)}")
+    figure.update_yaxes(axis.layout("Expected best"))
     if against == "flops":
         spent = [n * (arm.cost or 0.0) for arm in comparison.arms for n in (1, arm.finished)]
         figure.update_xaxes(_log(spent), title_text="Training FLOPs spent")
@@ -140,6 +145,7 @@ def expected_best(comparison: Comparison, against: str = "trials") -> go.Figure:
 def size_against_accuracy(trials: pd.DataFrame, front: pd.DataFrame, task: str = "classification") -> go.Figure:
     """Test accuracy against parameters, a point a trial; the line joins the front, which validation accuracy chose."""
     done, colour = finished(trials), colours(trials["arm"])
+    axis = ScoreAxis.of([*done["test_accuracy"], *front["test_accuracy"]], task)
     figure = go.Figure()
     if len(front):
         line = front.sort_values("parameters")
@@ -148,7 +154,7 @@ def size_against_accuracy(trials: pd.DataFrame, front: pd.DataFrame, task: str =
                 name="front",
                 legendrank=2000,
                 x=line["parameters"].astype(float).tolist(),
-                y=_scores(line["test_accuracy"], task),
+                y=axis.place(line["test_accuracy"]),
                 mode="lines+markers",
                 line={"color": "#8C8C8C", "width": 1.5, "dash": "dot"},
                 marker={"symbol": "circle-open", "size": 13, "color": "#8C8C8C", "line": {"width": 1.5}},
@@ -159,11 +165,11 @@ def size_against_accuracy(trials: pd.DataFrame, front: pd.DataFrame, task: str =
     for arm in colour:
         rows = done[done["arm"] == arm]
         if len(rows):
-            values = _scores(rows["test_accuracy"], task)
+            values = axis.place(rows["test_accuracy"])
             figure.add_trace(_points(arm, rows, rows["parameters"].astype(float).tolist(), values, colour, task))
     figure.update_layout(template=template(), height=420)
     figure.update_xaxes(_log(done["parameters"]), title_text="Parameters")
-    figure.update_yaxes(title_text=_title("Test", task))
+    figure.update_yaxes(axis.layout("Test"))
     return figure
 
 
@@ -196,7 +202,9 @@ def convergence(history: pd.DataFrame, arm: str, knob_name: str, curves: int = 5
     figure.update_layout(template=template(), height=520, legend_title_text=f"{escape(knob_name)} =")
     seen = [sum(widths.values()) for widths in rows.loc[rows["trial_id"].isin(chosen), "widths"]]
     figure.update_yaxes(_log(seen), title_text="Units", row=1, col=1)
-    figure.update_yaxes(title_text="Validation loss", row=2, col=1)
+    losses = rows.loc[rows["trial_id"].isin(chosen), "val_loss"].dropna()
+    loss_axis = {**_log(losses), "tickformat": "~g"} if len(losses) and losses.min() > 0 else {}
+    figure.update_yaxes(loss_axis, title_text="Validation loss", row=2, col=1)
     figure.update_xaxes(title_text="Epoch", row=2, col=1)
     return figure
 
@@ -208,12 +216,13 @@ def knob_effect(trials: pd.DataFrame, arm: str, task: str = "classification") ->
     rows = rows[(rows["arm"] == arm) & rows["knob"].notna()].sort_values("knob")
     name = str(rows["knob_name"].iloc[0]) if len(rows) else "knob"
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06)
+    axis = ScoreAxis.of(rows["test_accuracy"], task)
     knobs = rows["knob"].tolist()
-    for place, values in enumerate((rows["parameters"].astype(float).tolist(), _scores(rows["test_accuracy"], task))):
+    for place, values in enumerate((rows["parameters"].astype(float).tolist(), axis.place(rows["test_accuracy"]))):
         figure.add_trace(_points(arm, rows, knobs, values, colour, task, line=True), row=place + 1, col=1)
     figure.update_layout(template=template(), height=520, showlegend=False)
     figure.update_yaxes(_log(rows["parameters"]), title_text="Parameters", row=1, col=1)
-    figure.update_yaxes(title_text=_title("Test", task), row=2, col=1)
+    figure.update_yaxes(axis.layout("Test"), row=2, col=1)
     powers = {"type": "log", "dtick": 1, "exponentformat": "power"}
     figure.update_xaxes(powers, row=1, col=1)
     figure.update_xaxes(powers, title_text=f"{escape(name)} ({escape(arm)})", row=2, col=1)
@@ -251,7 +260,7 @@ def _log(values: Iterable[float]) -> dict[str, Any]:
     """A log axis whose labels are as dense as the range of the values bears: 2 3 4, or 2 5 10, or 10 100."""
     positive = [float(value) for value in values if value > 0]
     ratio = max(positive) / min(positive) if positive else 1.0
-    return {"type": "log", "dtick": "D1" if ratio < 6 else "D2" if ratio < 300 else 1, "tickformat": "~s"}
+    return {"type": "log", "dtick": "D1" if ratio < 6 else "D2" if ratio < 100 else 1, "tickformat": "~s"}
 
 
 def _described(row: dict[Any, Any], task: str) -> str:
@@ -282,19 +291,6 @@ def _across_knob(rows: pd.DataFrame, curves: int) -> list[int]:
     wanted = np.linspace(logs[0], logs[-1], curves)
     places = sorted({int(np.abs(logs - value).argmin()) for value in wanted})
     return [int(knobs.index[place]) for place in places]
-
-
-def _scores(values: Iterable[float], task: str) -> list[float]:
-    factor = 1.0 if task == "regression" else 100.0
-    return [round(factor * float(value), 6) for value in values]
-
-
-def _unit(task: str) -> str:
-    return "" if task == "regression" else " (%)"
-
-
-def _title(which: str, task: str) -> str:
-    return f"{which} {numbers.score_name(task)}{_unit(task)}"
 
 
 def _arm_label(arm: str) -> str:

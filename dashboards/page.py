@@ -36,7 +36,7 @@ ul { margin: 8px 0 0; padding-left: 20px; }
 li { margin: 4px 0; }
 figure { margin: 0; min-width: 0; }
 .two { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 24px; }
-.plot { width: 100%; margin-top: 6px; }
+.drawing { width: 100%; margin-top: 6px; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 5px 10px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
@@ -100,7 +100,7 @@ def page(title: str, body: str, plots: Mapping[str, go.Figure]) -> str:
 def plot(name: str, caption: str, heading: str = "") -> str:
     """The place of a figure, with its caption (HTML)."""
     title = f"<h3>{escape(heading)}</h3>" if heading else ""
-    return f'<figure>{title}<figcaption>{caption}</figcaption><div class="plot" id="plot-{name}"></div></figure>'
+    return f'<figure>{title}<figcaption>{caption}</figcaption><div class="drawing" id="plot-{name}"></div></figure>'
 
 
 def table(content: tables.Table, colours: Mapping[str, str] | None = None) -> str:

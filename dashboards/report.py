@@ -15,43 +15,45 @@ import plotly.graph_objects as go
 from dashboards import figures, numbers, tables
 from dashboards.page import bullets, page, plot, table
 from sizer.errors import InputError
-from studies.compare import Arm, Comparison, compare, finished, ranked
+from studies.compare import Arm, Comparison, finished, ranked
 
 METHOD = """
 <p>A trial counts with its best validation epoch: accuracy, widths, parameters and weights all come from that epoch. The
 test set chooses nothing. Trials that collapsed (a layer emptied) count with the epochs before; trials that failed are
 named and do not count.</p>
-<p><b>Quartiles</b> and medians are over trials; <b>spread</b> is the interquartile range, tested with Brown-Forsythe.
+<p>Medians and <b>quartiles</b> are over trials; <b>spread</b> is the interquartile range, tested with Brown-Forsythe.
 <b>Chosen</b> is the test score of the trial with the best validation score. <b>Expected best of n</b> is that of the
 best-validated among n of the trials drawn without replacement, computed exactly; its cost is n times the training
-FLOPs spent for each finished trial, those of failed ones included. <b>p median</b> is a two-sided Mann-Whitney U
-test; the interval is a percentile bootstrap of the difference of medians (10,000 resamples, fixed seed). <b>Params</b> is the sizing arm's median over the baseline's.
-<b>Half of trials</b> is the epoch by which half of an arm's trials had reached the named validation score, the lowest
-of the arms' medians. Training FLOPs count forward and backward passes.</p>
-<p>In the figures: drag to zoom, double-click to go back, click an arm in a legend to hide it, point at a mark to read
-its widths.</p>
+FLOPs spent for each finished trial, those of failed ones included. Training FLOPs count forward and backward passes.
+<b>p median</b> is a two-sided Mann-Whitney U test; the interval is a percentile bootstrap of the difference of medians
+(10,000 resamples, fixed seed); <b>params</b> is the sizing arm's median over the baseline's. <b>Half of trials</b> is
+the epoch by which half of an arm's trials had reached the named validation score, the lowest of the arms' medians.</p>
+<p>An axis marked "log error" spaces scores by the logarithm of what is missing to a perfect one, so that trials that
+are all good can be told apart beside bad ones. In the figures: drag to zoom, double-click to go back, click an arm in
+a legend to hide it, point at a mark to read its widths.</p>
 """
 
 
 def render(
     name: str,
+    comparison: Comparison,
     trials: pd.DataFrame,
     history: pd.DataFrame,
     front: pd.DataFrame,
-    *,
-    task: str = "classification",
     description: str = "",
     facts: Mapping[str, str] | None = None,
 ) -> str:
     """The report as HTML.
 
     Args:
-        name: the evaluation's name; `description` its one line, `facts` what else the head should say (label -> text).
+        name: the evaluation's name.
+        comparison: of its arms (`studies.compare`).
         trials: one row a trial, `history` one a trial and epoch, `front` the non-dominated ones (`studies.query`).
-        task: "classification" or "regression".
+        description: one line on the evaluation.
+        facts: what else the head should say, label -> text.
     """
-    comparison = compare(trials, history, task=task)
-    colours = figures.colours(arm.name for arm in comparison.arms)
+    task = comparison.task
+    colours = figures.colours(trials["arm"])
     sizing = [arm for arm in comparison.arms if arm.sizes and arm.finished]
     plots: dict[str, go.Figure] = {}
     body = [_head(name, description, facts or {}), _findings(comparison)]

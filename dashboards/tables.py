@@ -73,7 +73,7 @@ def pairs(comparison: Comparison) -> Table:
                 f"{_signed(pair.low, task)} .. {_signed(pair.high, task)}",
                 numbers.pvalue(pair.p),
                 numbers.pvalue(pair.spread_p),
-                f"x{1 / pair.parameters_ratio:.2g}",
+                _factor(1 / pair.parameters_ratio),
             )
             for pair in comparison.pairs
         ),
@@ -128,3 +128,7 @@ def _bare(value: float | None, task: str) -> str:
 
 def _signed(value: float, task: str) -> str:
     return f"{value:+.3f}" if task == "regression" else f"{100 * value:+.2f}"
+
+
+def _factor(value: float) -> str:
+    return f"x{value:.1f}" if value >= 1 else f"x{value:.2f}"

@@ -29,7 +29,7 @@ def print_table(console: Console, content: tables.Table) -> None:
         table.add_column(column, justify="right" if place else "left", no_wrap=place > 0, overflow="fold")
     for row in content.rows:
         table.add_row(*(escape(cell) for cell in row))
-    console.print(Padding(table, (0, 0, 0, 1)))
+    console.print(Padding(table, (0, 0, 0, 1), expand=False))
 
 
 def print_lines(console: Console, lines: Sequence[str], mark: str = "-") -> None:

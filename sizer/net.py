@@ -238,7 +238,7 @@ def _scale(state: dict[str, Any], options: dict[str, Any]) -> Tensor | float:
     return 1.0
 
 
-def attach(module: nn.Module, example_input: Any, method: Method, *, ignore: Sequence[str] = ()) -> Net:
+def attach(module: nn.Module, example_input: Any, method: Method, ignore: Sequence[str] = ()) -> Net:
     """Makes a plain module resizable while it trains.
 
     Args:

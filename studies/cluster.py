@@ -36,6 +36,8 @@ WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "TUNE_DISABLE_AUTO_CALLBACK_
 _ANSWERS_WITHIN = 3.0
 _SHARED_MEMORY = 128 * 2**20
 _LONGEST_TEMP = 40
+# Ray reads its token once a process, so that every cluster of this process has the same.
+_TOKEN = secrets.token_hex(32)
 
 
 @contextlib.contextmanager
@@ -57,7 +59,7 @@ def connected(address: str | None, cpus: float, gpus: float, shared: Path) -> It
     if ray.is_initialized():
         yield _fitting(cpus, gpus)
         return
-    with tempfile.TemporaryDirectory(prefix="sizer-ray-") as private:
+    with tempfile.TemporaryDirectory(prefix="sizer-ray-") as private, _environment(WORKER_ENVIRONMENT):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -72,15 +74,26 @@ def connected(address: str | None, cpus: float, gpus: float, shared: Path) -> It
             ray.shutdown()
 
 
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Sets what workers on this machine inherit, unless the user has; afterwards all variables are as they were."""
+    before = dict(os.environ)
+    os.environ.update({key: value for key, value in values.items() if key not in before})
+    try:
+        yield
+    finally:
+        for key in set(os.environ) - set(before):
+            del os.environ[key]
+
+
 def _start(private: Path) -> None:
     # A local Ray makes a token for itself and would write it into the user's home.
     token = private / "token"
-    token.write_text(secrets.token_hex(32))
+    token.write_text(_TOKEN)
     token.chmod(0o600)
     os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token))
     # Sockets live under the temporary folder, and their paths may have 107 characters.
     root = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
-    os.environ.update({key: value for key, value in WORKER_ENVIRONMENT.items() if key not in os.environ})
     ray.init(
         address="local",
         include_dashboard=False,

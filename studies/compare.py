@@ -8,7 +8,7 @@ Accuracies are fractions here (R^2 in a regression); the sentences say them in p
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +24,12 @@ from studies.distributions import Floats, expected_best, median_interval, spread
 class Arm:
     """What one arm's trials gave. Values are None where no finished trial gives one.
 
-    `finished` trials are the distribution (collapsed ones among them); `failed` ones gave no network, and `failures`
-    names them. Medians, quartiles, `best`, `worst` and `spread` (the interquartile range) are of test accuracy.
-    `chosen` is the test accuracy of the trial with the best validation accuracy. `parameters`, `units`,
-    `training_flops` and `seconds` are medians over trials. `cost` is training FLOPs for each finished trial, with
-    what failed trials used shared among them. `expected[n - 1]` is the expected best of n trials. Half of the trials
-    reached the comparison's threshold by `half_epoch`, `reached` is the share that ever did.
+    `begun` says whether there is any trial; `finished` trials are the distribution (collapsed ones among them);
+    `failed` ones gave no network, and `failures` names them. Medians, quartiles, `best`, `worst` and `spread` (the
+    interquartile range) are of test accuracy. `chosen` is the test accuracy of the trial with the best validation
+    accuracy. `parameters`, `units`, `training_flops` and `seconds` are medians over trials. `cost` is training FLOPs
+    for each finished trial, with what failed trials used shared among them. `expected[n - 1]` is the expected best of n
+    trials. Half of the trials reached the comparison's threshold by `half_epoch`, `reached` is the share that ever did.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Arm:
     collapsed: int
     failed: int
     unfinished: int
+    begun: bool
     failures: tuple[str, ...]
     median: float | None
     lower: float | None
@@ -89,7 +90,7 @@ class Pair:
         else:
             where = f"median {step} {unit} {'above' if self.difference > 0 else 'below'} {self.baseline}"
         interval = f"95 % interval {self.low * scale:.{digits}f} to {self.high * scale:.{digits}f}"
-        doubt = " (no clear difference)" if self.low <= 0 <= self.high else ""
+        doubt = ", which includes 0" if self.low <= 0 <= self.high else ""
         return f"{self.arm}: {where}, {interval}{doubt}, {_times(self.parameters_ratio)}"
 
 
@@ -97,9 +98,9 @@ class Pair:
 class Reach:
     """What it costs a sizing arm until its expected best is the baselines' best.
 
-    `target` is the test accuracy of the network that validation chooses among all the baselines' trials, in arm
-    `baseline`, which spent `baseline_trials` and `baseline_flops` (all its trials). `trials` and `flops` are the sizing
-    arm's, None where all its trials are not enough.
+    `target` is the test accuracy of the network that validation chooses among all trials of a baseline arm, in the arm
+    where it is highest: `baseline`, which spent `baseline_trials` and `baseline_flops`. `trials` and `flops` are the
+    sizing arm's, None where all its trials are not enough.
     """
 
     arm: str
@@ -129,7 +130,13 @@ class Comparison:
 
 
 def compare(
-    trials: pd.DataFrame, history: pd.DataFrame, *, task: str = "classification", threshold: float | None = None
+    trials: pd.DataFrame,
+    history: pd.DataFrame,
+    *,
+    task: str = "classification",
+    threshold: float | None = None,
+    arms: Mapping[str, str] | None = None,
+    planned: int = 0,
 ) -> Comparison:
     """Compares the arms of one evaluation.
 
@@ -139,15 +146,21 @@ def compare(
         task: "classification" or "regression" (accuracy is R^2 then).
         threshold: validation accuracy for "epochs to a given accuracy"; by default the lowest of the arms' medians of
             best validation accuracy, which half of the trials of every arm reach.
+        arms: arm -> method of the plan, in its order; an arm without a trial so far is said to have none.
+        planned: trials of each arm in the plan; those that have no row yet count as not ended.
     """
-    groups = {str(name): group for name, group in trials.groupby("arm", sort=False)}
+    methods = {**(arms or {}), **dict(zip(trials["arm"], trials["method"], strict=True))}
+    groups = {name: trials[trials["arm"] == name] for name in methods}
     done = {name: finished(group) for name, group in groups.items()}
     if threshold is None:
         medians = [float(group["val_accuracy"].median()) for group in done.values() if len(group)]
         threshold = min(medians) if medians else None
     epochs = {str(name): group for name, group in history.groupby("arm", sort=False)}
-    arms = tuple(_arm(name, groups[name], done[name], epochs.get(name), threshold) for name in groups)
-    usable = [arm for arm in arms if arm.finished > 1]
+    described = tuple(
+        _arm(name, method, planned, groups[name], done[name], epochs.get(name), threshold)
+        for name, method in methods.items()
+    )
+    usable = [arm for arm in described if arm.finished > 1]
     scores = {arm.name: _sorted(done[arm.name], "test_accuracy") for arm in usable}
     sizing = [arm for arm in usable if arm.sizes]
     baselines = [arm for arm in usable if not arm.sizes]
@@ -155,10 +168,10 @@ def compare(
         task=task,
         threshold=threshold,
         spread_p=spread_test(list(scores.values())),
-        arms=arms,
+        arms=described,
         pairs=tuple(_pair(a, b, scores[a.name], scores[b.name], task) for a in sizing for b in baselines),
-        reaches=_reaches(sizing, baselines, done),
-        notes=_notes(arms),
+        reaches=_reaches(sizing, baselines),
+        notes=_notes(described),
     )
 
 
@@ -173,9 +186,14 @@ def ranked(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def _arm(
-    name: str, rows: pd.DataFrame, done: pd.DataFrame, epochs: pd.DataFrame | None, threshold: float | None
+    name: str,
+    method: str,
+    planned: int,
+    rows: pd.DataFrame,
+    done: pd.DataFrame,
+    epochs: pd.DataFrame | None,
+    threshold: float | None,
 ) -> Arm:
-    method = str(rows["method"].iloc[0])
     ended = rows["state"].isin(["COMPLETE", "FAIL"])
     dropped = rows[ended & ~rows.index.isin(done.index)]
     test = _sorted(done, "test_accuracy")
@@ -187,11 +205,12 @@ def _arm(
         name=name,
         method=method,
         sizes=bool(method_class(method).sizes),
-        trials=len(rows),
+        trials=max(len(rows), planned),
         finished=len(done),
         collapsed=int((done["status"] == "collapsed").sum()),
         failed=len(dropped),
-        unfinished=int((~ended).sum()),
+        unfinished=max(len(rows), planned) - int(ended.sum()),
+        begun=len(rows) > 0,
         failures=tuple(_failure(row) for row in dropped.to_dict("records")),
         median=median,
         lower=lower,
@@ -245,12 +264,11 @@ def _pair(arm: Arm, baseline: Arm, a: Floats, b: Floats, task: str) -> Pair:
     )
 
 
-def _reaches(sizing: list[Arm], baselines: list[Arm], done: dict[str, pd.DataFrame]) -> tuple[Reach, ...]:
+def _reaches(sizing: list[Arm], baselines: list[Arm]) -> tuple[Reach, ...]:
     if not baselines:
         return ()
-    first = ranked(pd.concat([done[arm.name] for arm in baselines])).iloc[0]
-    target = float(first["test_accuracy"])
-    chosen = next(arm for arm in baselines if arm.name == first["arm"])
+    chosen = max(baselines, key=lambda arm: arm.expected[-1])
+    target = chosen.expected[-1]
     result = []
     for arm in sizing:
         trials = next((n for n, value in enumerate(arm.expected, start=1) if value >= target), None)

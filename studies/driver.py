@@ -119,11 +119,12 @@ class Driver:
         return self._member(arm, trial, known=0)
 
     def epoch(self, trial_id: int, epoch: Epoch) -> None:
-        """A worker finished an epoch: it is committed when this returns."""
+        """A worker finished an epoch: it is committed when this returns. The watch hears of it once."""
         member = self._members[trial_id]
         self._records.epoch(trial_id, epoch)
-        member["known"] = epoch.epoch
-        self.watch.epoch(member["arm"], member["number"], epoch, member["epochs"])
+        if epoch.epoch > member["known"]:
+            member["known"] = epoch.epoch
+            self.watch.epoch(member["arm"], member["number"], epoch, member["epochs"])
 
     def end(self, trial_id: int, status: str, reason: str, device: str = "", traceback: str = "") -> None:
         """A trial ended: its best epoch, architecture and weights are written and Optuna is told.

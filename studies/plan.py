@@ -14,16 +14,19 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sizer import datasets, methods, networks
 from sizer.errors import InputError, unknown
+from sizer.training import OPTIMIZERS
 from studies import presets
 
 # The one baseline under an L2 penalty, which is the optimiser's and so no setting of the method.
 _DECAYS = "fixed-l2"
+_KNOBS = {kind.knob.name for kind in map(methods.method_class, methods.names()) if kind.knob}
+_NO_SWEEP = {"knob", "settings", "enqueue"}
 SAMPLERS = ("random", "grid", "qmc", "tpe", "gp")
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 _Rate = Annotated[float, Field(gt=0)]
@@ -122,16 +125,17 @@ class Plan(_Strict):
     seed: int = Field(default=0, ge=0)
     batch_size: int = Field(default=256, ge=1)
     learning_rate: _Rate = 1e-3
-    optimizer: Literal["adam", "sgd"] = "adam"
+    optimizer: str = "adam"
     validation: float = Field(default=0.2, gt=0, lt=1)
     sampler: str = "random"
     arms: dict[str, Arm] = Field(min_length=1)
 
     def __init__(self, **values: Any) -> None:
+        named = _named_arms(values)
         try:
-            super().__init__(**_named_arms(values))
+            super().__init__(**named)
         except ValidationError as error:
-            raise _one_line(error) from None
+            raise _one_line(error, named) from None
         _check(self)
 
     @field_validator("name")
@@ -257,9 +261,11 @@ def _named_arms(values: Mapping[str, Any]) -> dict[str, Any]:
                     f"arms.{name}.{knob.name} must be a range such as {{low = {knob.low:g}, high = {knob.high:g}}},"
                     f" got {entry['knob']!r}; single points go into enqueue"
                 )
-            swept = {**entry, **(settings if isinstance(settings := arm.get("settings"), Mapping) else {})}
+            settings = arm.get("settings")
+            swept = {**entry, **(settings if isinstance(settings, Mapping) else {})}
             for field, value in swept.items():
-                if isinstance(value, Mapping | Range | list) and field not in {"knob", "settings", "enqueue"}:
+                known = field in {*Arm.model_fields, *_KNOBS} or field not in entry
+                if known and isinstance(value, Mapping | Range | list) and field not in _NO_SWEEP:
                     raise InputError(
                         f"arms.{name}.{field}: a sizing arm sweeps {knob.name} and nothing else, got {value!r};"
                         " give one value (the widths it starts from stand at the top of the plan)"
@@ -282,7 +288,9 @@ def _check(plan: Plan) -> None:
         where = f"arms.{name}"
         if not re.match(_NAME, name):
             raise InputError(f"{where}: an arm's name must be letters, digits, '.', '_' or '-', got {name!r}")
-        sampler = plan.setting(name, "sampler")
+        optimizer, sampler = plan.setting(name, "optimizer"), plan.setting(name, "sampler")
+        if optimizer not in OPTIMIZERS:
+            raise unknown("optimizer", optimizer, OPTIMIZERS)
         if sampler not in SAMPLERS:
             raise unknown("sampler", sampler, SAMPLERS)
         for setting in arm.settings:
@@ -341,15 +349,20 @@ def _check_point(where: str, point: float | dict[str, Any], decays: bool, plan: 
         raise InputError(f"{where}.enqueue: {len(widths)} widths given, {plan.network} has {depth[0]} to {depth[1]}")
 
 
-def _one_line(error: ValidationError) -> InputError:
+def _one_line(error: ValidationError, values: Mapping[str, Any]) -> InputError:
     """The first complaint of pydantic as one line: the field, what would be right, the value."""
     first = error.errors()[0]
     # A union adds its members' type names to the location; they mean nothing to whoever wrote the plan.
     parts = [str(part) for part in first["loc"] if str(part) not in {"Range", "dict[str,Range]", "float"}]
-    parts = [part for part in parts if not part.startswith(("dict[", "constrained"))]
-    where = ".".join(parts) or "plan"
+    parts = [part for part in parts if not part.startswith(("dict[", "constrained"))] or ["plan"]
+    knob = None
+    if parts[0] == "arms" and len(parts) > 2:
+        knob = methods.method_class(values["arms"][parts[1]]["method"]).knob
+        parts[2] = knob.name if knob and parts[2] == "knob" else parts[2]
+    where = ".".join(parts)
     if first["type"] == "extra_forbidden":
-        fields: Iterable[str] = Arm.model_fields if parts[0] == "arms" and len(parts) == 3 else Plan.model_fields
+        own = [*(field for field in Arm.model_fields if field != "knob"), *([knob.name] if knob else [])]
+        fields: Iterable[str] = own if parts[0] == "arms" and len(parts) == 3 else Plan.model_fields
         fields = Range.model_fields if len(parts) > 3 else fields
         wrong = unknown("field", where.rpartition(".")[2], fields)
         return InputError(f"{where}: {wrong}")

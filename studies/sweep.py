@@ -94,7 +94,11 @@ def run(
         driver.begin(data)
         try:
             if driver.left:
-                with cluster.connected(address, cpus_per_trial, gpus_per_trial, opened.files) as fitting:
+                # Listening again: Ray takes SIGTERM for itself when it starts.
+                with (
+                    cluster.connected(address, cpus_per_trial, gpus_per_trial, opened.files) as fitting,
+                    stop.listening(),
+                ):
                     at_once = min(concurrency or fitting, fitting)
                     workers.run(driver, cpus=cpus_per_trial, gpus=gpus_per_trial, concurrency=at_once, check=stop.check)
         except (workers.Halt, KeyboardInterrupt):

@@ -1,0 +1,149 @@
+"""What a sweep would cost, before it is begun: networks of both ends of every arm, a few real steps of each timed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from sizer import Epoch, cost, datasets, methods, networks
+from sizer import fit as sizer_fit
+from sizer.datasets import Data
+from studies.plan import Arm, Plan, Range
+
+_STEPS = 4
+# What a sizing arm may shrink to is not known beforehand; its small end is a tenth of the widths it starts from.
+_SHRUNK = 10
+
+
+@dataclass(frozen=True)
+class Size:
+    """One network of an arm.
+
+    Attributes:
+        widths: Layer -> width, in the order the layers run.
+        parameters: Its weights and biases.
+        flops: Of one sample's forward pass.
+        memory: Bytes that training it took at its peak, the process and the data included.
+        seconds: What one trial of this size would take on one of this machine's CPUs.
+    """
+
+    widths: dict[str, int]
+    parameters: int
+    flops: int
+    memory: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ArmEstimate:
+    """What one arm would cost.
+
+    Attributes:
+        arm: Its name.
+        method: Its method.
+        draws: What its study draws, in words, and by which sampler.
+        differs: Where it differs from the plan, `field: value`.
+        trials: How many.
+        epochs: Of each.
+        smallest: A network of its smallest widths; of a sizing arm a tenth of those it starts from.
+        largest: A network of its largest widths; of a sizing arm those it starts from.
+    """
+
+    arm: str
+    method: str
+    draws: str
+    differs: list[str]
+    trials: int
+    epochs: int
+    smallest: Size
+    largest: Size
+
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """CPU seconds of the arm, if all its trials were of the smallest, or of the largest size."""
+        return self.trials * self.smallest.seconds, self.trials * self.largest.seconds
+
+
+def dry_run(plan: Plan, cpus: int = 1) -> list[ArmEstimate]:
+    """Estimates every arm of a plan by training some steps of its smallest and largest network, here.
+
+    Args:
+        plan: The evaluation.
+        cpus: Threads of one trial.
+
+    Raises:
+        InputError: The data cannot be had, or no network can be built for it.
+    """
+    data = datasets.load(plan.data, validation=plan.validation, seed=plan.seed)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(cpus)
+    try:
+        return [_estimate(plan, name, arm, data) for name, arm in plan.arms.items()]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _estimate(plan: Plan, name: str, arm: Arm, data: Data) -> ArmEstimate:
+    small, large = _ends(plan, arm)
+    overridden = [
+        f"{field}: {value}"
+        for field in ("epochs", "batch_size", "learning_rate", "optimizer", "sampler")
+        if (value := getattr(arm, field)) is not None and value != getattr(plan, field)
+    ]
+    return ArmEstimate(
+        name, arm.method, _draws(plan, name, arm), overridden, plan.trials, plan.setting(name, "epochs"),
+        _size(plan, name, arm, data, small), _size(plan, name, arm, data, large),
+    )  # fmt: skip
+
+
+def _ends(plan: Plan, arm: Arm) -> tuple[list[int], list[int]]:
+    if arm.sizes:
+        start = plan.widths or list(networks.default_widths(plan.network))
+        return [max(1, width // _SHRUNK) for width in start], start
+    ends = []
+    for end in ("low", "high"):
+        depth = int(getattr(arm.depth, end)) if arm.depth else None
+        ranges = [arm.widths[layer] if isinstance(arm.widths, dict) else arm.widths for layer in plan.layers(depth)]
+        ends.append([int(getattr(bounds, end)) for bounds in ranges if bounds])
+    return ends[0], ends[1]
+
+
+def _size(plan: Plan, name: str, arm: Arm, data: Data, widths: list[int]) -> Size:
+    epochs, batch = plan.setting(name, "epochs"), plan.setting(name, "batch_size")
+    rows = min(_STEPS * batch, len(data.x_train))
+    part = replace(
+        data, x_train=data.x_train[:rows], y_train=data.y_train[:rows],
+        x_val=data.x_val[:batch], y_val=data.y_val[:batch], x_test=data.x_test[:batch], y_test=data.y_test[:batch],
+    )  # fmt: skip
+    # At the start of its range a knob moves little, so that the network keeps about this size for the two epochs.
+    method = methods.create(arm.method, arm.knob.low if arm.knob else None, **arm.settings)
+    seen: list[Epoch] = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(plan.seed)
+        module = networks.build(plan.network, data.input_shape, data.outputs, widths)
+    parameters, flops = cost.parameters(module), cost.flops(module, (data.x_train[:1],))[0]
+    sizer_fit(
+        module, part, method, epochs=2, batch_size=batch, learning_rate=plan.setting(name, "learning_rate"),
+        optimizer=plan.setting(name, "optimizer"), seed=plan.seed, on_epoch=seen.append,
+    )  # fmt: skip
+    # The second epoch: the first also pays for what is made once.
+    second = seen[-1].seconds - (seen[-2].seconds if len(seen) > 1 else 0.0)
+    return Size(
+        dict(zip(plan.layers(len(widths)), widths, strict=True)), parameters, flops, seen[-1].peak_memory,
+        second / rows * len(data.x_train) * epochs,
+    )  # fmt: skip
+
+
+def _draws(plan: Plan, name: str, arm: Arm) -> str:
+    def shown(bounds: Range) -> str:
+        return f"{bounds.low:g}..{bounds.high:g}" + ("" if bounds.log else " uniformly")
+
+    parts = [f"{arm.knob_name} {shown(arm.knob)}"] if arm.knob else []
+    if isinstance(arm.widths, dict):
+        parts += [f"{layer} {shown(bounds)}" for layer, bounds in arm.widths.items()]
+    elif arm.widths:
+        parts.append(f"widths {shown(arm.widths)}")
+    parts += [f"depth {shown(arm.depth)}"] if arm.depth else []
+    parts += [f"weight decay {shown(arm.weight_decay)}"] if arm.weight_decay else []
+    return f"{', '.join(parts)} ({plan.setting(name, 'sampler')})"

@@ -1,0 +1,98 @@
+"""`sizer sweep` as a user runs it: a process of its own, with Ray, to its end, again, and interrupted."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.studies.sweeps import rows
+
+PLAN = """
+name = "tiny"
+data = "digits"
+network = "mlp"
+widths = [12]
+epochs = {epochs}
+trials = 1
+[arms.shrinknets]
+lambda = {{ low = 1e-3, high = 1e-2 }}
+[arms.fixed]
+widths = {{ low = 4, high = 16 }}
+"""
+COMMAND = [sys.executable, "-c", "from dashboards.cli import main; main()", "sweep", "tiny.toml"]
+
+
+def written(folder: Path, epochs: int) -> dict[str, str]:
+    """Writes the plan; gives the environment to sweep it in."""
+    (folder / "tiny.toml").write_text(PLAN.format(epochs=epochs))
+    return {**os.environ, "COLUMNS": "80", "HOME": str(folder)}
+
+
+def swept(folder: Path, environment: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *options], cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_a_sweep_trains_compares_and_says_what_comes_next_and_is_then_done(tmp_path: Path) -> None:
+    environment = written(tmp_path, epochs=2)
+    first = swept(tmp_path, environment)
+    assert (first.returncode, first.stderr) == (0, "")
+    lines = first.stdout.splitlines()
+    assert "trials done: shrinknets 0/1, fixed 0/1" in lines
+    assert (
+        sum(line.startswith(("shrinknets 1/1: trial 0 complete", "fixed 1/1: trial 0 complete")) for line in lines) == 2
+    )
+    assert len(lines) < 80
+    assert "Test accuracy (%) at the best validation epoch" in first.stdout
+    assert "Best of tiny by validation accuracy" in first.stdout
+    assert " sizer best tiny --out tiny-best" in first.stdout
+    before = (tmp_path / "sizer.db").read_bytes()
+    again = swept(tmp_path, environment)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "All 2 trials of tiny are done already; nothing was run." in again.stdout
+    assert "Best of tiny by validation accuracy" in again.stdout
+    assert (tmp_path / "sizer.db").read_bytes() == before
+    changed = swept(tmp_path, environment, "--epochs", "3")
+    assert (changed.returncode, changed.stderr.count("\n")) == (2, 1)
+    assert "epochs: was 2, now 3" in changed.stderr
+
+
+def test_a_dry_run_says_what_would_run_and_makes_nothing(tmp_path: Path) -> None:
+    done = swept(tmp_path, written(tmp_path, epochs=2), "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 trial an arm, 2 epochs" in done.stdout
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("sizer")] == []
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_ends_within_ten_seconds_and_says_how_to_go_on(tmp_path: Path, kind: int) -> None:
+    environment = written(tmp_path, epochs=100_000)
+    running = subprocess.Popen(
+        COMMAND, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while not _epochs(tmp_path / "sizer.db"):
+            assert running.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        asked = time.monotonic()
+        running.send_signal(kind)
+        _, said = running.communicate(timeout=60)
+        assert time.monotonic() - asked < 10
+    finally:
+        running.kill()
+        running.communicate()
+    assert running.returncode == 130
+    assert said == "sizer: interrupted with 2 of 2 trials to do; the same command goes on where it was\n"
+
+
+def _epochs(database: Path) -> int:
+    if not database.exists() or not rows(database, "select 1 from sqlite_master where name = 'sizer_history'"):
+        return 0
+    return int(rows(database, "select count(*) from sizer_history")[0][0])

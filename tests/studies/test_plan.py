@@ -1,0 +1,180 @@
+"""A plan is read from a preset or TOML, says what it will do, and refuses in one line what makes no sense."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sizer.errors import InputError
+from studies import presets
+from studies.plan import Plan, differences, read_plan
+from tests.studies.sweeps import ARMS, small_plan
+
+TOML = """
+name = "mine"
+data = "digits"
+network = "mlp"
+widths = [20, 20]
+epochs = 5
+trials = 3
+[arms.shrinknets]
+lambda = { low = 1e-4, high = 1e-3 }
+settings = { rule = "subgradient" }
+enqueue = [1e-2]
+[arms.fixed]
+widths = { low = 4, high = 32 }
+depth = { low = 1, high = 3 }
+[cells.small]
+widths = [10]
+[cells.long]
+epochs = 50
+arms.shrinknets.lambda = { low = 1e-5, high = 1e-3 }
+"""
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_every_preset_is_a_valid_plan(name: str) -> None:
+    for plan in read_plan(name):
+        assert plan.name.startswith(name)
+        assert plan.description
+
+
+def test_figure_2_is_there_in_full() -> None:
+    plans = {plan.name.partition("/")[2]: plan for plan in read_plan("shrinknets-search")}
+    assert set(plans) == {f"{net}-{data}" for net in ("mlp", "lenet") for data in ("mnist", "fashion_mnist", "cifar10")}
+    for cell, plan in plans.items():
+        assert list(plan.arms) == ["shrinknets", "fixed", "fixed-l2"]
+        assert (plan.trials, plan.batch_size, plan.validation, plan.learning_rate) == (50, 256, 0.2, 1e-3)
+        assert plan.epochs == (100 if cell.startswith("mlp") else 200)
+        assert plan.arms["shrinknets"].settings == {"rule": "subgradient"}
+        knob, decay = plan.arms["shrinknets"].knob, plan.arms["fixed-l2"].weight_decay
+        assert knob == decay
+        assert knob is not None
+        assert (knob.low, knob.high) == (1e-6 if cell.endswith("cifar10") else 1e-5, 1e-2)
+
+
+def test_a_toml_file_has_cells_that_override_its_top(tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text(TOML)
+    small, long = read_plan(path)
+    assert (small.name, small.widths, small.epochs) == ("mine/small", [10], 5)
+    assert (long.name, long.widths, long.epochs) == ("mine/long", [20, 20], 50)
+    knob = long.arms["shrinknets"].knob
+    assert knob is not None
+    assert knob.low == 1e-5
+    assert long.arms["shrinknets"].settings == {"rule": "subgradient"}
+    assert [plan.name for plan in read_plan(f"{path}/long")] == ["mine/long"]
+
+
+def test_overrides_win_over_the_file(tmp_path: Path) -> None:
+    (plan,) = read_plan("demo", {"trials": 2, "epochs": 1, "seed": 7, "name": "other", "data": None})
+    assert (plan.trials, plan.epochs, plan.seed, plan.name, plan.data) == (2, 1, 7, "other", "digits")
+
+
+def test_the_knobs_range_is_the_methods_unless_given() -> None:
+    knob = small_plan(arms={"shrinknets": {}}).arms["shrinknets"].knob
+    assert knob is not None
+    assert (knob.low, knob.high) == (1e-5, 1e-2)
+
+
+def test_an_arm_may_train_otherwise_and_says_so() -> None:
+    plan = small_plan(arms={**ARMS, "fixed": {**ARMS["fixed"], "epochs": 9}})
+    assert (plan.setting("fixed", "epochs"), plan.setting("shrinknets", "epochs")) == (9, 3)
+    assert plan.spec()["arms"]["fixed"]["epochs"] == 9
+
+
+def test_a_users_file_is_known_by_its_content(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {f"x_{part}": rng.normal(size=(20, 3)) for part in ("train", "test")}
+    arrays |= {f"y_{part}": np.arange(20) % 2 for part in ("train", "test")}
+    np.savez(tmp_path / "mine.npz", **arrays)
+    (tmp_path / "plan.toml").write_text(TOML.replace('"digits"', '"mine.npz"').partition("[cells")[0])
+    (before,) = read_plan(tmp_path / "plan.toml")
+    assert before.data == str(tmp_path / "mine.npz")
+    (tmp_path / "mine.npz").rename(tmp_path / "moved.npz")
+    (moved,) = read_plan(tmp_path / "plan.toml", {"data": str(tmp_path / "moved.npz")})
+    assert not differences({**moved.spec(), "data": before.data}, moved.spec())
+    np.savez(tmp_path / "other.npz", **{**arrays, "x_train": arrays["x_train"] + 1})
+    (other,) = read_plan(tmp_path / "plan.toml", {"data": str(tmp_path / "other.npz")})
+    assert any("data_sha256" in line for line in differences(moved.spec(), other.spec()))
+
+
+def test_a_changed_plan_says_what_differs() -> None:
+    before = small_plan().spec()
+    lambda_ = {"low": 1e-4, "high": 1e-2}
+    after = small_plan(epochs=4, trials=9, arms={**ARMS, "shrinknets": {"lambda": lambda_}, "fixed-l2": {
+        "widths": {"low": 4, "high": 16}, "weight_decay": {"low": 1e-5, "high": 1e-2}}}).spec()  # fmt: skip
+    assert differences(before, after) == ["epochs: was 3, now 4", "arms.shrinknets.lambda.low: was 0.001, now 0.0001"]
+    assert differences(after, before)[-1] == "arms.fixed-l2: was a table, now not there"
+
+
+FIXED: dict[str, Any] = {"widths": {"low": 4, "high": 16}}
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"trials": 0}, "trials: should be greater than or equal to 1, got 0"),
+    ({"epochs": 0}, "epochs: should be greater than or equal to 1, got 0"),
+    ({"epochs": 2.5}, "epochs: should be a valid integer, got 2.5"),
+    ({"epoch": 3}, "epoch: unknown field 'epoch'; there are: epochs"),
+    ({"validation": 1.0}, "validation: should be less than 1, got 1.0"),
+    ({"learning_rate": float("nan")}, "learning_rate"),
+    ({"data": "digit"}, "unknown data set 'digit'; there are: digits"),
+    ({"data": "nowhere.npz"}, "no data file at nowhere.npz"),
+    ({"network": "mpl"}, "unknown network 'mpl'; there are: mlp"),
+    ({"sampler": "radnom"}, "unknown sampler 'radnom'; there are: random"),
+    ({"optimizer": "adm"}, "unknown optimizer 'adm'; there are: adam"),
+    ({"widths": [10, 0]}, "widths.1: should be greater than or equal to 1, got 0"),
+    ({"network": "lenet", "widths": [10, 10]}, "lenet has 3 widths (conv1, conv2, dense), got 2"),
+    ({"name": "a b"}, "name: must be letters"),
+    ({"arms": {}}, "arms"),
+    ({"arms": {"shrinknet": {}}}, "unknown method 'shrinknet'; there are: shrinknets"),
+    ({"arms": {"shrinknets": {"lambda": {"low": 0, "high": 1}}}}, "arms.shrinknets.lambda.low: should be greater than"),
+    ({"arms": {"shrinknets": {"lambda": {"low": -1e-3, "high": 1}}}}, "got -0.001"),
+    ({"arms": {"shrinknets": {"lambda": {"low": 1e-2, "high": 1e-3}}}}, "low must be below high, got low=0.01"),
+    ({"arms": {"shrinknets": {"lambda": 1e-3}}}, "single points go into enqueue"),
+    ({"arms": {"shrinknets": {"alpha": {"low": 1, "high": 2}}}}, "sweeps lambda and nothing else"),
+    ({"arms": {"shrinknets": {"widths": {"low": 4, "high": 16}}}}, "sweeps lambda and nothing else"),
+    ({"arms": {"shrinknets": {"learning_rate": {"low": 1e-4, "high": 1e-2}}}}, "sweeps lambda and nothing else"),
+    ({"arms": {"shrinknets": {"settings": {"ramp": {"low": 1, "high": 2}}}}}, "sweeps lambda and nothing else"),
+    ({"arms": {"shrinknets": {"settings": {"rul": "proximal"}}}}, "setting of shrinknets 'rul'; there are: rule"),
+    ({"arms": {"shrinknets": {"settings": {"rule": "proximate"}}}}, "arms.shrinknets: unknown rule"),
+    ({"arms": {"shrinknets": {"enqueue": [-1e-3]}}}, "got -0.001"),
+    ({"arms": {"shrinknets": {"lamda": {"low": 1, "high": 2}}}}, "unknown field 'lamda'; there are: lambda"),
+    ({"arms": {"fixed": {}}}, "arms.fixed.widths is missing"),
+    ({"arms": {"fixed": {"widths": {"dense2": {"low": 1, "high": 2}}}}}, "layer of mlp 'dense2'; there are: dense1"),
+    ({"widths": [5, 5], "arms": {"fixed": {"widths": {"dense1": {"low": 1, "high": 2}}}}}, "lacks the layers dense2"),
+    ({"arms": {"fixed": {"widths": {"low": 1.5, "high": 8}}}}, "whole numbers from 1, got 1.5..8"),
+    ({"arms": {"fixed": {**FIXED, "weight_decay": {"low": 1e-5, "high": 1e-2}}}}, "use the method fixed-l2"),
+    ({"arms": {"fixed-l2": FIXED}}, "arms.fixed-l2.weight_decay is missing"),
+    ({"arms": {"fixed": FIXED}, "sampler": "grid"}, "grid is for a knob"),
+    ({"arms": {"fixed": {**FIXED, "enqueue": [3.0]}}}, "a baseline's point is a table of widths, got 3.0"),
+    ({"arms": {"fixed": {**FIXED, "enqueue": [{"widths": [3, 3]}]}}}, "2 widths given, mlp has 1 to 1"),
+    ({"arms": {"fixed": {**FIXED, "epochs": 0}}}, "arms.fixed.epochs: should be greater than or equal to 1, got 0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("values", "says"), REFUSED, ids=lambda value: value if isinstance(value, str) else "")
+def test_what_makes_no_sense_is_refused_in_one_line(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        small_plan(**values)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_sources_list_what_there_is(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.toml"
+    broken.write_text("name = ")
+    for source, says in (
+        ("dem", "unknown preset 'dem'; there are: demo"),
+        ("shrinknets-search/mlp-mnst", "there are: mlp-mnist"),
+        (str(tmp_path / "gone.toml"), "no plan at"),
+        (str(broken), "is not TOML"),
+    ):
+        with pytest.raises(InputError, match=says):
+            read_plan(source)
+
+
+def test_a_missing_field_is_named() -> None:
+    with pytest.raises(InputError, match="network is missing from the plan"):
+        Plan(name="x", data="digits", epochs=1, trials=1, arms=ARMS)
