@@ -11,7 +11,8 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 .PHONY: demo test lint bench clean browser
 
 demo: $(VENV)/installed
-	$(BIN)/sizer sweep demo --report report.html
+	$(BIN)/sizer sweep demo
+	$(BIN)/sizer report demo
 
 test: lint browser
 	$(BIN)/python -m pytest

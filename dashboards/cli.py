@@ -69,7 +69,7 @@ def sweep(
     plans = read_plan(plan, {"trials": trials, "epochs": epochs, "seed": seed, "name": name})
     for one in plans:
         if dry_run:
-            commands.dry_run(one)
+            commands.dry_run(one, cpus_per_trial)
             continue
         run = partial(
             sweeps.run,

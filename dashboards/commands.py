@@ -11,13 +11,13 @@ import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 
-from dashboards import numbers, progress, terminal
+from dashboards import numbers, progress, tables, terminal
 from dashboards.facts import facts
 from dashboards.report import render
 from sizer import architecture
 from sizer.checkpoint import load_tensors
 from sizer.errors import InputError, unknown
-from studies import query
+from studies import estimate, query
 from studies.compare import Comparison, compare, finished
 from studies.database import Database, open_database
 from studies.plan import Plan
@@ -102,11 +102,18 @@ def sweep(plan: Plan, db: str, run: Callable[..., Outcome]) -> int:
     return 0
 
 
-def dry_run(plan: Plan) -> None:
-    """Says what a sweep would run."""
+def dry_run(plan: Plan, cpus_per_trial: float = 1) -> None:
+    """Says what a sweep would run and what it would cost; some steps of each arm's networks are timed for it."""
     out = console()
     out.rule(f"[bold]{escape(plan.name)}", align="left", style="dim")
     terminal.print_facts(out, facts(plan.spec()))
+    arms = estimate.dry_run(plan, cpus=max(1, int(cpus_per_trial)))
+    terminal.print_table(out, tables.estimates(arms))
+    out.print()
+    sizing = ["a sizing arm is counted from a tenth of its starting widths to all of them; it may end elsewhere"]
+    terminal.print_lines(
+        out, [tables.estimated(arms), *(sizing if any(arm.sizes for arm in plan.arms.values()) else [])]
+    )
 
 
 def print_comparison(out: Console, database: Database, name: str, threshold: float | None = None) -> None:

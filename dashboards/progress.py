@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -25,27 +25,27 @@ class _Arms:
     def __init__(self) -> None:
         self.done: dict[str, int] = {}
         self.planned: dict[str, int] = {}
-        self.running: dict[tuple[str, int], tuple[list[Epoch], int]] = {}
+        self.shares: dict[tuple[str, int], float] = {}
+        self.best: dict[tuple[str, int], Epoch] = {}
 
     def begin(self, totals: dict[str, tuple[int, int]]) -> None:
         self.done = {arm: done for arm, (done, _) in totals.items()}
         self.planned = {arm: planned for arm, (_, planned) in totals.items()}
 
     def epoch(self, arm: str, number: int, epoch: Epoch, of: int) -> None:
-        epochs, _ = self.running.get((arm, number), ([], of))
-        # A resumed trial tells epochs again.
-        self.running[arm, number] = ([*(e for e in epochs if e.epoch < epoch.epoch), epoch], of)
+        place = arm, number
+        self.shares[place] = epoch.epoch / of
+        self.best[place] = best_epoch([self.best.get(place, epoch), epoch])
 
-    def end(self, arm: str, number: int) -> list[Epoch]:
-        """A trial ended; its epochs, as far as they were told here."""
+    def end(self, arm: str, number: int) -> Epoch | None:
+        """A trial ended; its best epoch of those that were told here."""
         self.done[arm] = self.done.get(arm, 0) + 1
-        epochs, _ = self.running.pop((arm, number), ([], 1))
-        return epochs
+        self.shares.pop((arm, number), None)
+        return self.best.pop((arm, number), None)
 
     def share(self, arm: str) -> float:
         """Trials done, with the shares of those that run."""
-        flight = (epochs[-1].epoch / of for (name, _), (epochs, of) in self.running.items() if name == arm and epochs)
-        return self.done[arm] + sum(flight)
+        return self.done[arm] + sum(share for (name, _), share in self.shares.items() if name == arm)
 
     def count(self, arm: str) -> str:
         return f"{self.done[arm]}/{self.planned[arm]}"
@@ -86,8 +86,8 @@ class Lines:
 
     def trial(self, arm: str, number: int, state: str, status: str, reason: str) -> None:
         """Says how a trial ended."""
-        epochs = self._arms.end(arm, number)
-        self._say(f"{arm} {self._arms.count(arm)}: {ended(number, epochs, status, reason, self._task)}")
+        best = self._arms.end(arm, number)
+        self._say(f"{arm} {self._arms.count(arm)}: {ended(number, best, status, reason, self._task)}")
 
     def note(self, line: str) -> None:
         """Says the line."""
@@ -144,10 +144,10 @@ class Bars:
 
     def trial(self, arm: str, number: int, state: str, status: str, reason: str) -> None:
         """Moves the arm's bar; a trial that did not complete is named above the bars."""
-        epochs = self._arms.end(arm, number)
+        best = self._arms.end(arm, number)
         self._move(arm, None)
         if status != "complete":
-            self.note(f"{arm}: {ended(number, epochs, status, reason, self._task)}")
+            self.note(f"{arm}: {ended(number, best, status, reason, self._task)}")
 
     def note(self, line: str) -> None:
         """Says the line above the bars."""
@@ -170,10 +170,10 @@ def described(epoch: Epoch, task: str) -> str:
     return f"validation {score}, {short(epoch.widths, 6)} units, {numbers.count(epoch.parameters)} parameters"
 
 
-def ended(number: int, epochs: Sequence[Epoch], status: str, reason: str, task: str) -> str:
+def ended(number: int, best: Epoch | None, status: str, reason: str, task: str) -> str:
     """How a trial ended: its best epoch, or why there is none."""
     line = f"trial {number} {status or 'ended'}" + (f" ({reason})" if reason else "")
-    return f"{line}: {described(best_epoch(epochs), task)}" if epochs and status in ("complete", "collapsed") else line
+    return f"{line}: {described(best, task)}" if best and status in ("complete", "collapsed") else line
 
 
 def short(widths: dict[str, int], layers: int) -> str:

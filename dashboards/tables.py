@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dashboards import numbers
 from studies.compare import Arm, Comparison, Reach
+
+if TYPE_CHECKING:
+    from studies.estimate import ArmEstimate
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,32 @@ def pairs(comparison: Comparison) -> Table:
     )
 
 
+def estimates(arms: Sequence[ArmEstimate]) -> Table:
+    """What a sweep would cost, from the smallest to the largest network of each arm."""
+    return Table(
+        title="To expect, from the smallest to the largest network of each arm",
+        columns=("arm", "trials", "parameters", "FLOPs a sample", "memory", "time a trial"),
+        rows=tuple(
+            (
+                arm.arm,
+                str(arm.trials),
+                _between(numbers.count(arm.smallest.parameters), numbers.count(arm.largest.parameters)),
+                _between(numbers.si(arm.smallest.flops), numbers.si(arm.largest.flops)),
+                numbers.si(arm.largest.memory, "B"),
+                _between(numbers.duration(arm.smallest.seconds), numbers.duration(arm.largest.seconds)),
+            )
+            for arm in arms
+        ),
+    )
+
+
+def estimated(arms: Sequence[ArmEstimate]) -> str:
+    """What all the trials would cost together, in a sentence."""
+    low, high = (sum(arm.seconds[end] for arm in arms) for end in (0, 1))
+    total = _between(numbers.duration(low), numbers.duration(high))
+    return f"{_trials(sum(arm.trials for arm in arms))}, {total} in all if one ran after the other on one CPU here"
+
+
 def findings(comparison: Comparison) -> list[str]:
     """The comparison in plain sentences, then the notes on what did not count."""
     spreads = [arm for arm in comparison.arms if arm.finished > 1]
@@ -116,6 +147,10 @@ def _reach(reach: Reach, task: str) -> str:
 
 def _trials(n: int) -> str:
     return f"{n} trial" if n == 1 else f"{n} trials"
+
+
+def _between(low: str, high: str) -> str:
+    return low if low == high else f"{low} .. {high}"
 
 
 def _named(task: str) -> str:

@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import socket
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ for _name, _value in _QUIET.items():
 
 import ray  # noqa: E402  # after the variables that it reads
 
-from sizer.errors import InputError  # noqa: E402
+from sizer.errors import InputError, SizerError  # noqa: E402
 
 # Where workers compete for cores, OpenMP threads that spin cost a factor of ten. Set before torch is imported.
 WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}
@@ -86,6 +87,20 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
             del os.environ[key]
 
 
+@contextlib.contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Keeps what Ray's C++ side prints about an address from the user: the exception says it in one line."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def _start(private: Path) -> None:
     # A local Ray makes a token for itself and would write it into the user's home.
     token = private / "token"
@@ -94,33 +109,54 @@ def _start(private: Path) -> None:
     os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token))
     # Sockets live under the temporary folder, and their paths may have 107 characters.
     root = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=_SHARED_MEMORY,
-        _temp_dir="/tmp/ray" if len(root) > _LONGEST_TEMP else None,
-    )
+    try:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=_SHARED_MEMORY,
+            _temp_dir="/tmp/ray" if len(root) > _LONGEST_TEMP else None,
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise SizerError(f"Ray did not start on this machine: {line}") from None
+
+
+def check_answers(address: str) -> None:
+    """Makes sure that Ray listens at `HOST:PORT`, within seconds.
+
+    Raises:
+        InputError: It does not.
+    """
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise InputError(f"{address} is no Ray address: give HOST:PORT, such as 10.0.0.1:6379, or auto")
+    hint = "start one with `ray start --head`, or leave the address out"
+    try:
+        with socket.create_connection((host, int(port)), timeout=_ANSWERS_WITHIN) as connection:
+            # Ray speaks gRPC. It would wait minutes for anything else that listens there, so it is greeted first.
+            connection.settimeout(_ANSWERS_WITHIN)
+            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+            greeting = connection.recv(9)
+    except OSError as error:
+        raise InputError(f"no Ray at {address} ({error}): {hint}") from None
+    if greeting[3:4] != b"\x04":
+        raise InputError(f"what listens at {address} is no Ray: {hint}")
 
 
 def _join(address: str) -> None:
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if address != "auto":
-        if not host or not port.isdigit():
-            raise InputError(f"{address} is no Ray address: give HOST:PORT, such as 10.0.0.1:6379, or auto")
-        try:
-            socket.create_connection((host, int(port)), timeout=_ANSWERS_WITHIN).close()
-        except OSError as error:
-            hint = "start one with `ray start --head`, or leave the address out"
-            raise InputError(f"no Ray at {address} ({error}): {hint}") from None
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", f"{_ANSWERS_WITHIN:.0f}")
     try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": WORKER_ENVIRONMENT},
-        )
+        with _no_stderr():
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"env_vars": WORKER_ENVIRONMENT},
+            )
     except (ConnectionError, RuntimeError, ValueError) as error:
         line = str(error).strip().splitlines()[0]
         raise InputError(f"no Ray at {address}: {line}") from None

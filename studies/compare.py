@@ -250,14 +250,13 @@ def _epochs_to(
 
 def _pair(arm: Arm, baseline: Arm, a: Floats, b: Floats, task: str) -> Pair:
     low, high = median_interval(a, b)
-    equal = np.ptp(np.concatenate([a, b])) == 0
     return Pair(
         arm=arm.name,
         baseline=baseline.name,
         difference=float(np.median(a) - np.median(b)),
         low=low,
         high=high,
-        p=1.0 if equal else float(stats.mannwhitneyu(a, b, alternative="two-sided").pvalue),
+        p=float(stats.mannwhitneyu(a, b, alternative="two-sided").pvalue),
         spread_p=spread_test([a, b]),
         parameters_ratio=(baseline.parameters or math.nan) / (arm.parameters or math.nan),
         task=task,

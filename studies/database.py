@@ -10,6 +10,7 @@ Optuna keeps `studies` (named `PLAN/ARM`), `trials`, `trial_params` (the knob, o
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -241,6 +242,9 @@ def retried(action: Callable[[], _T]) -> _T:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    if path.exists() and not os.access(path.parent, os.W_OK):
+        # WAL wants a file beside the database even to read; where none can be made, nobody writes either.
+        return sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False)
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")

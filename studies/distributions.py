@@ -34,10 +34,7 @@ def expected_best(chosen_first: Sequence[float] | Floats) -> Floats:
 def median_interval(a: Floats, b: Floats, *, seed: int = 0) -> tuple[float, float]:
     """95 % percentile bootstrap interval of median(a) - median(b), each arm resampled; the seed makes it repeatable."""
     rng = np.random.default_rng(seed)
-    draws = [
-        np.median(values[rng.integers(len(values), size=(RESAMPLES, len(values)))], axis=1)
-        for values in (np.sort(a), np.sort(b))
-    ]
+    draws = [np.median(values[rng.integers(len(values), size=(RESAMPLES, len(values)))], axis=1) for values in (a, b)]
     low, high = np.percentile(draws[0] - draws[1], [2.5, 97.5])
     return float(low), float(high)
 

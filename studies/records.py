@@ -48,9 +48,7 @@ class Records:
 
         retried(write)
         # Optuna Dashboard draws these, live.
-        retried(
-            lambda: self.database.storage.set_trial_intermediate_value(trial_id, epoch.epoch, epoch.val_accuracy)
-        )
+        retried(lambda: self.database.storage.set_trial_intermediate_value(trial_id, epoch.epoch, epoch.val_accuracy))
 
     def architecture(self, trial_id: int, widths: Mapping[str, int]) -> None:
         """Writes the architecture of a trial's best epoch, a row a layer."""

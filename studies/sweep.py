@@ -81,11 +81,13 @@ def run(
     with plain_errors(opened):
         if not fresh and remaining(opened, plan) == 0:
             return Outcome(left=0)
-        data = describe(datasets.load(plan.data, validation=plan.validation, seed=plan.seed))
-        opened.create()
-    # Imported late: Ray takes seconds, and "all is done" needs none of it.
-    from studies import cluster, workers
+        # Imported late: Ray takes seconds, and "all is done" needs none of it.
+        from studies import cluster, workers
 
+        data = describe(datasets.load(plan.data, validation=plan.validation, seed=plan.seed))
+        if address is not None:
+            cluster.check_answers(address)
+        opened.create()
     stop = _Stop(began + timeout if timeout else None, workers.Halt)
     driver: Driver | None = None
     with plain_errors(opened), stop.listening(), Lease(opened, plan.name, watch.note) as lease:
@@ -125,7 +127,7 @@ def remaining(database: Database, plan: Plan) -> int:
         for name, state, count in connection.execute(wanted):
             counts[names[name]][state] = count
     begun = {arm: sum(count for state, count in states.items() if state != "WAITING") for arm, states in counts.items()}
-    if before is not None:
+    if before is not None and any(begun.values()):
         _check_same(plan, json.loads(before), begun)
     open_trials = sum(counts[arm]["RUNNING"] + max(0, plan.trials - begun[arm]) for arm in plan.arms)
     patterns = [run_folder(database, name, "[0-9]*").name for name in names]

@@ -85,7 +85,7 @@ def _fit(member: dict[str, Any], name: dict[str, Any], device: str) -> dict[str,
 
 def _reason(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    if isinstance(error, SizerError):
+    if isinstance(error, SizerError | OSError):
         return lines[0] if lines else type(error).__name__
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 

@@ -125,6 +125,21 @@ def test_a_number_that_makes_no_sense_is_refused_before_anything_is_made(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_says_what_to_expect_and_makes_nothing(
+    run: Sizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run("sweep", "demo", "--trials", "2", "--epochs", "3", "--dry-run")
+    assert code == 0
+    assert "2 trials an arm, 3 epochs" in out
+    row = next(line for line in out.splitlines() if line.split()[:2] == ["shrinknets", "2"])
+    # From 64-10-10-10-10 to 64-100-100-100-10.
+    assert "980 .. 27,710" in row
+    assert "8 trials, " in out
+    assert max(map(len, out.splitlines())) <= 80
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("columns", [80, 120])
 def test_the_comparison_fits_the_terminal_and_names_every_arm(run: Sizer, here: Path, columns: int) -> None:
     code, out, _ = run("compare", columns=columns)

@@ -51,6 +51,7 @@ def test_a_box_is_the_quartiles_that_the_comparison_tells() -> None:
 def test_an_arm_has_the_same_colour_in_every_figure() -> None:
     made = all_figures(*evaluation(trials=5))
     colour = figures.colours(ARMS)
+    assert list(colour.values()) == ["#0072B2", "#D55E00", "#009E73", "#CC79A7"]
     for name in ("boxes", "trials", "flops", "size"):
         drawn = points(made[name])
         assert {arm: drawn[arm].marker.color for arm in ARMS} == colour, name

@@ -49,6 +49,7 @@ def test_what_people_wrote_is_shown_and_not_run() -> None:
     assert "&lt;script&gt;alert(1)" in html
     assert "&lt;/script&gt;&lt;b&gt;boom" in html
     assert html.count("</script>") == 3
+    assert len(re.findall(r'<script type="application/json" id="[a-z]+">[^<]+</script>', html)) == 2
 
 
 def test_an_evaluation_that_has_only_begun_has_a_report_too() -> None:

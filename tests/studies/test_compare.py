@@ -86,6 +86,13 @@ def test_collapsed_trials_count_and_failed_ones_are_named() -> None:
     assert "shrinknets: 1 of 5 trials collapsed (a layer emptied); they count" in comparison.notes
 
 
+def test_a_trial_that_failed_after_good_epochs_does_not_count_either() -> None:
+    trials, history = evaluation(trials=3)
+    trials.loc[(trials["arm"] == "fixed") & (trials["number"] == 1), ["state", "status"]] = ["FAIL", "diverged"]
+    fixed = next(arm for arm in compare(trials, history).arms if arm.name == "fixed")
+    assert (fixed.finished, fixed.failures) == (2, ("trial 1: diverged",))
+
+
 def test_a_trial_that_collapsed_before_its_first_epoch_is_named_and_does_not_count() -> None:
     trials, history = evaluation(trials=3)
     trials = without_result(trials, "shrinknets", 0, "COMPLETE", "collapsed", "dense2 would have emptied in epoch 1")
@@ -216,7 +223,7 @@ def test_reaching_the_baselines_best_costs_trials_and_what_failed_trials_spent()
 
 def test_the_baseline_to_reach_is_the_one_that_comes_furthest() -> None:
     sizing = trials_of("shrinknets", [(0.9, 0.93, 10)] * 2)
-    l2 = trials_of("fixed-l2", [(0.99, 0.90, 10), (0.5, 0.5, 10)], first_id=50)
+    l2 = trials_of("fixed-l2", [(0.99, 0.90, 10), (0.5, 0.96, 10)], first_id=50)
     fixed = trials_of("fixed", [(0.9, 0.92, 10), (0.5, 0.5, 10)], first_id=100)
     reach = compare(pd.concat([sizing, l2, fixed]), NO_EPOCHS).reaches[0]
     assert (reach.baseline, reach.target, reach.trials) == ("fixed", 0.92, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import socket
 import statistics
@@ -17,7 +19,8 @@ from sizer import networks
 from sizer.checkpoint import load_tensors
 from sizer.errors import InputError
 from studies import query
-from studies.sweep import Outcome, run
+from studies.sweep import run
+from tests.studies.driven import Sweep, sweep
 from tests.studies.sweeps import ARMS, Seen, check_whole, rows, small_plan
 
 THREE = {
@@ -25,65 +28,56 @@ THREE = {
     "auto-sizing": {"settings": {"min_growth": 2}},
     "fixed-l2": {"widths": {"low": 4, "high": 16}, "weight_decay": {"low": 1e-5, "high": 1e-2}},
 }
+PLAN: dict[str, Any] = {"arms": THREE, "trials": 3}
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Seen, Outcome]:
-    """A database after one sweep of four arms, in a home that is empty."""
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Sweep]:
+    """A database after one sweep of four arms, in a process with a home that is empty."""
     folder = tmp_path_factory.mktemp("swept")
-    home = folder / "home"
-    home.mkdir()
-    before = dict(os.environ)
-    os.environ["HOME"] = str(home)
     # A long temporary folder must not make Ray's socket paths too long.
-    os.environ["TMPDIR"] = str(folder / ("x" * 100))
-    (folder / ("x" * 100)).mkdir()
-    seen = Seen()
-    try:
-        outcome = run(small_plan(arms=THREE, trials=3), folder / "x.db", watch=seen, concurrency=2)
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-    return folder / "x.db", seen, outcome
+    places = {"HOME": folder / "home", "TMPDIR": folder / ("x" * 100)}
+    for place in places.values():
+        place.mkdir()
+    with sweep(folder / "x.db", environment={key: str(place) for key, place in places.items()}, **PLAN) as ran:
+        assert ran.end() == (0, "")
+    return folder / "x.db", ran
 
 
-def test_every_trial_of_every_arm_is_complete(done: tuple[Path, Seen, Outcome]) -> None:
-    path, seen, outcome = done
-    check_whole(path, small_plan(arms=THREE, trials=3))
-    assert outcome.left == 0
-    assert outcome.stopped == ""
-    assert outcome.ended == {arm: {"complete": 3} for arm in THREE}
-    assert len(seen.of("epoch")) == 36
-    assert seen.lines[0][0] == "begin"
-    assert seen.of("note") == []
+def test_every_trial_of_every_arm_is_complete(done: tuple[Path, Sweep]) -> None:
+    path, ran = done
+    check_whole(path, small_plan(**PLAN))
+    assert ran.of("done") == [["0", ""]]
+    assert ran.of("begin") == [[json.dumps({arm: [0, 3] for arm in THREE})]]
+    assert len(ran.of("epoch")) == 36
+    assert sorted(ran.of("trial")) == sorted(
+        [arm, str(k), "COMPLETE", "complete", ""] for arm in THREE for k in range(3)
+    )
+    assert ran.of("note") == []
 
 
-def test_nothing_is_written_into_the_home(done: tuple[Path, Seen, Outcome]) -> None:
+def test_nothing_is_left_in_the_home_nor_running(done: tuple[Path, Sweep]) -> None:
     assert list((done[0].parent / "home").rglob("*")) == []
-
-
-def test_ray_leaves_no_process(done: tuple[Path, Seen, Outcome]) -> None:
+    group = done[1].process.pid
     deadline = time.monotonic() + 10
-    while (left := descendants(os.getpid())) and time.monotonic() < deadline:
+    while (left := [pid for pid in pids() if os.getpgid(pid) == group]) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left
 
 
-def test_again_it_is_all_done_and_nothing_changes(done: tuple[Path, Seen, Outcome]) -> None:
+def test_again_it_is_all_done_and_nothing_changes(done: tuple[Path, Sweep]) -> None:
     path = done[0]
     before = path.read_bytes()
     seen = Seen()
     began = time.monotonic()
-    outcome = run(small_plan(arms=THREE, trials=3), path, watch=seen)
+    outcome = run(small_plan(**PLAN), path, watch=seen)
     assert time.monotonic() - began < 1
     assert outcome.already_done
     assert seen.lines == []
     assert path.read_bytes() == before
 
 
-def test_the_weights_kept_are_those_of_the_epoch_they_stand_for(
-    done: tuple[Path, Seen, Outcome], tmp_path: Path
-) -> None:
+def test_the_weights_kept_are_those_of_the_epoch_they_stand_for(done: tuple[Path, Sweep], tmp_path: Path) -> None:
     path = done[0]
     data = sizer.datasets.load("digits", validation=0.2, seed=0)
     for arm in THREE:
@@ -99,7 +93,7 @@ def test_the_weights_kept_are_those_of_the_epoch_they_stand_for(
         assert tuple(row["widths"]) == networks.layers("mlp", 1)
 
 
-def test_a_trial_is_the_same_whoever_runs_it(done: tuple[Path, Seen, Outcome]) -> None:
+def test_a_trial_is_the_same_whoever_runs_it(done: tuple[Path, Sweep]) -> None:
     """The worker's run equals, to the bit, sizer.fit called here with the same seed and knob."""
     frame = query.trials(done[0], "small")
     row = frame[(frame["arm"] == "shrinknets") & (frame["number"] == 1)].iloc[0]
@@ -113,32 +107,32 @@ def test_a_trial_is_the_same_whoever_runs_it(done: tuple[Path, Seen, Outcome]) -
         assert [getattr(epoch, column) for epoch in here] == list(there[column])
 
 
+class Clock(Seen):
+    """Keeps when trials ended, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends: list[float] = []
+
+    def trial(self, *words: Any) -> None:
+        super().trial(*words)
+        self.ends.append(time.monotonic())
+
+
+@pytest.mark.usefixtures("ray_here")
 def test_more_trials_are_more_of_the_same_study(tmp_path: Path) -> None:
     plan: dict[str, Any] = {"epochs": 1, "batch_size": 1024, "arms": {"fixed": ARMS["fixed"]}}
     run(small_plan(trials=1, **plan), tmp_path / "x.db", watch=Seen())
-    seen = Seen()
-    outcome = run(small_plan(trials=25, **plan), tmp_path / "x.db", watch=Clock(seen))
-    check_whole(tmp_path / "x.db", small_plan(trials=25, **plan))
-    assert seen.of("begin") == [('{"fixed": [1, 25]}',)]
-    assert outcome.ended == {"fixed": {"complete": 24}}
-    # Warm workers: a trial of one epoch of a tiny network, its training included.
-    gaps = [later - sooner for sooner, later in zip(seen.ends, seen.ends[1:], strict=False)]  # type: ignore[attr-defined]
-    assert statistics.median(gaps) < 0.6
+    clock = Clock()
+    outcome = run(small_plan(trials=20, **plan), tmp_path / "x.db", watch=clock)
+    check_whole(tmp_path / "x.db", small_plan(trials=20, **plan))
+    assert clock.of("begin") == [('{"fixed": [1, 20]}',)]
+    assert outcome.ended == {"fixed": {"complete": 19}}
+    # Warm workers: a trial of one epoch of a tiny network, its training included, on a machine that others use.
+    assert statistics.median(later - sooner for sooner, later in itertools.pairwise(clock.ends)) < 0.6
 
 
-class Clock:
-    """A Seen that also keeps when trials ended."""
-
-    def __init__(self, seen: Seen) -> None:
-        self._seen = seen
-        seen.ends = []  # type: ignore[attr-defined]
-        self.begin, self.epoch, self.note = seen.begin, seen.epoch, seen.note
-
-    def trial(self, *words: Any) -> None:
-        self._seen.trial(*words)
-        self._seen.ends.append(time.monotonic())  # type: ignore[attr-defined]
-
-
+@pytest.mark.usefixtures("ray_here")
 def test_a_loss_that_is_no_number_is_recorded_and_the_sweep_goes_on(tmp_path: Path) -> None:
     arms = {"fixed": {**ARMS["fixed"], "learning_rate": 1e30}, "shrinknets": ARMS["shrinknets"]}
     seen = Seen()
@@ -152,15 +146,17 @@ def test_a_loss_that_is_no_number_is_recorded_and_the_sweep_goes_on(tmp_path: Pa
 
 
 def test_an_address_that_does_not_answer_is_one_line_within_seconds(tmp_path: Path) -> None:
-    with socket.socket() as free:
+    with socket.socket() as free, socket.create_server(("127.0.0.1", 0)) as mute:
         free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    for given, says in ((address, f"no Ray at {address}"), ("somewhere", "somewhere is no Ray address")):
-        began = time.monotonic()
-        with pytest.raises(InputError, match=says) as caught:
-            run(small_plan(), tmp_path / "x.db", watch=Seen(), address=given)
-        assert "\n" not in str(caught.value)
-        assert time.monotonic() - began < 8
+        closed, silent = (f"127.0.0.1:{end.getsockname()[1]}" for end in (free, mute))
+        free.close()
+        for given in (closed, silent, "somewhere"):
+            began = time.monotonic()
+            with pytest.raises(InputError, match=f"no Ray at {given}|{given} is no Ray address") as caught:
+                run(small_plan(), tmp_path / "x.db", watch=Seen(), address=given)
+            assert "\n" not in str(caught.value)
+            assert time.monotonic() - began < 8
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -178,21 +174,13 @@ def test_shares_that_make_no_sense_are_refused(tmp_path: Path, shares: dict[str,
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("ray_here")
 def test_a_trial_that_fits_nowhere_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no machine has 999 CPUs and 0 GPUs for a trial"):
         run(small_plan(), tmp_path / "x.db", watch=Seen(), cpus_per_trial=999)
     assert rows(tmp_path / "x.db", "select * from trials") == []
 
 
-def descendants(pid: int) -> list[str]:
-    """What runs below a process, by name."""
-    below = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = path.read_text()
-        except OSError:
-            continue
-        name, (state, parent) = text.partition("(")[2].rpartition(")")[0], text.rpartition(")")[2].split()[:2]
-        if int(parent) == pid and state != "Z":
-            below.append(f"{name} {path.parent.name}")
-    return below
+def pids() -> list[int]:
+    """All processes there are."""
+    return [int(path.name) for path in Path("/proc").glob("[0-9]*")]
