@@ -83,7 +83,16 @@ def write(path: Path, html: str) -> bool:
         raise InputError(f"{path}: the folder {path.absolute().parent} does not exist; make it first")
     if path.is_file() and path.read_bytes() == content:
         return False
-    handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
+    try:
+        _replace(path.absolute(), content)
+    except OSError as error:
+        # Named by the file that was asked for, not by the temporary one.
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    return True
+
+
+def _replace(path: Path, content: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -92,7 +101,6 @@ def write(path: Path, html: str) -> bool:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    return True
 
 
 def _head(name: str, description: str, facts: Mapping[str, str]) -> str:

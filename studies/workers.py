@@ -7,6 +7,7 @@ database's password stays here) and its own folder is thrown away.
 from __future__ import annotations
 
 import contextlib
+import gc
 import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -67,12 +68,14 @@ def run(driver: Driver, *, cpus: float, gpus: float, concurrency: int, check: Ca
                     verbose=0,
                 ),
             )
-            try:
+            with contextlib.suppress(Halt):
                 tuner.fit()
-            except Halt:
-                if bridge.failure is not None:
-                    raise bridge.failure from None
-                raise
+            if bridge.halted:
+                # Tune's loop gives its workers' places back when it is collected; Ray then ends the workers. That
+                # matters where Ray stays, and must wait until no exception holds the loop's frames.
+                del tuner
+                gc.collect()
+                raise bridge.failure or Halt
 
 
 class _Bridge:
@@ -84,14 +87,18 @@ class _Bridge:
         self.check = check
         self.given = 0
         self.failure: Exception | None = None
+        self.halted = False
 
     @contextlib.contextmanager
     def halting(self) -> Any:
         try:
             yield
+        except Halt:
+            self.halted = True
+            raise
         except Exception as error:
-            self.failure = error
-            raise Halt from error
+            self.failure, self.halted = error, True
+            raise Halt from None
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
