@@ -1,1 +1,1 @@
-"""Many networks, one knob: plans, sweeps through Ray, one database, comparisons. Imports sizer; dashboards import it."""
+"""Many networks, one knob: plans, sweeps with Ray, one database, comparisons. Uses sizer; only dashboards use it."""

@@ -83,14 +83,15 @@ def connected(address: str | None, cpus: float, gpus: float, shared: Path) -> It
 
 @contextlib.contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Sets what workers on this machine inherit, unless the user has; afterwards all variables are as they were."""
-    before = dict(os.environ)
+    """Sets what workers on this machine inherit, unless the user has; afterwards these and Ray's own are gone again."""
+    before = set(os.environ)
     os.environ.update({key: value for key, value in values.items() if key not in before})
     try:
         yield
     finally:
-        for key in set(os.environ) - set(before):
-            del os.environ[key]
+        for key in set(os.environ) - before:
+            if key in values or key.startswith("RAY_"):
+                del os.environ[key]
 
 
 @contextlib.contextmanager
