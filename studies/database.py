@@ -263,11 +263,15 @@ def _check_ours(database: Database) -> bool:
             raise InputError(f"{path} cannot be a database: {'it is a folder' if path.is_dir() else 'no such folder'}")
         if not path.exists() or path.stat().st_size == 0:
             return True
-        with path.open("rb") as file:
-            if file.read(16) != b"SQLite format 3\0":
-                raise InputError(f"{path} is not an SQLite database: name another file with --db")
+        # SQLite alone may open the file: closing it by other means drops this process's locks on it, and another
+        # process would then delete the log that a sweep is writing.
         with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as reader:
-            tables = {name for (name,) in reader.execute("select name from sqlite_master where type = 'table'")}
+            try:
+                tables = {name for (name,) in reader.execute("select name from sqlite_master where type = 'table'")}
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise
+                raise InputError(f"{path} is not an SQLite database: name another file with --db") from None
             if schema.name in tables:
                 version = next(iter(reader.execute("select version from sizer_schema")), (None,))[0]
     else:

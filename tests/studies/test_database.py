@@ -32,6 +32,23 @@ def database(tmp_path: Path) -> Database:
     return made
 
 
+def test_a_reader_elsewhere_takes_no_locks_from_a_writer_that_looked_twice(tmp_path: Path) -> None:
+    """A file closed by plain open() loses the process's locks on it: another process would then delete the log."""
+    path = tmp_path / "x.db"
+    database, _ = locate(path)
+    database.create()
+    read = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); print(*c.execute(sys.argv[2])); c.close()"
+    ask = [sys.executable, "-c", read, str(path)]
+    with database.engine.connect() as connection:  # it stays open in the pool
+        connection.execute(sa.text("select * from sizer_schema")).all()
+    locate(path)
+    subprocess.run([*ask, "select * from sizer_schema"], check=True, capture_output=True)
+    with database.engine.begin() as connection:
+        connection.execute(sa.text("insert into sizer_plans values ('p', '{}', '{}', 'now')"))
+    seen = subprocess.run([*ask, "select name from sizer_plans"], check=True, capture_output=True, text=True)
+    assert seen.stdout.strip() == "('p',)"
+
+
 def new_trial(database: Database, study: str = "p/a") -> int:
     """A RUNNING trial's id."""
     opened = optuna.create_study(storage=database.storage, study_name=study, load_if_exists=True)
