@@ -189,6 +189,6 @@ ROWS = {
         Row("attach", "attach() on a network of 20 layers, seconds",
             "under 5", 5.0, True, attaching, lambda ours, _: ours),
         Row("orchestration", "a trial through Ray and the database against plain Optuna, warm workers: seconds more",
-            "under 0.3", 0.3, True, lambda: orchestration(12), lambda ours, theirs: ours - theirs),
+            "under 0.3", 0.3, True, lambda: orchestration(8), lambda ours, theirs: ours - theirs),
     )
 }  # fmt: skip
