@@ -30,7 +30,7 @@ for _name, _value in _QUIET.items():
 
 import ray  # noqa: E402  # after the variables that it reads
 
-from sizer.errors import InputError, SizerError  # noqa: E402
+from sizer.errors import InputError, SizerError  # noqa: E402  # as above
 
 WORKER_ENVIRONMENT = {
     # Where workers compete for cores, OpenMP threads that spin cost a factor of ten. Read when torch is imported.

@@ -96,7 +96,7 @@ class _Bridge:
         except Halt:
             self.halted = True
             raise
-        except Exception as error:
+        except Exception as error:  # kept, and raised again where Tune cannot swallow it
             self.failure, self.halted = error, True
             raise Halt from None
 

@@ -83,7 +83,7 @@ def step(net: Net, optimizer: torch.optim.Optimizer, data: Data, start: int) -> 
     """One step of a user's own loop, with gradient clipping."""
     optimizer.zero_grad()
     loss = F.cross_entropy(net(data.x_train[start : start + 32]), data.y_train[start : start + 32])
-    (loss + net.penalty()).backward()  # type: ignore[no-untyped-call]
+    (loss + net.penalty()).backward()  # type: ignore[no-untyped-call]  # torch has no types for it
     torch.nn.utils.clip_grad_norm_(net.module.parameters(), 5.0)
     optimizer.step()
     net.after_step()
@@ -131,7 +131,7 @@ def test_a_resize_carries_the_optimisers_state_and_training_goes_on(method: str,
     for layer, width in net.widths.items():
         net.remove(layer, range(width // 2, width))
         net.grow(layer, 2)
-    alive.backward()  # type: ignore[no-untyped-call]
+    alive.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
     assert all(torch.isfinite(loss) for loss in losses)
     now = dict(net.module.named_parameters())
     assert now.keys() == before.keys()
@@ -185,7 +185,7 @@ def test_removal_under_training_changes_no_later_loss(method: str, network: str)
         for at in range(1, 8):
             optimizer.zero_grad()
             loss = F.cross_entropy(net(data.x_train[32 * at : 32 * at + 32]), data.y_train[32 * at : 32 * at + 32])
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
             optimizer.step()
             trace.append(float(loss.detach()))
         losses.append(trace)

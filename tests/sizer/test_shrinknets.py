@@ -75,7 +75,7 @@ def test_the_proximal_step_subtracts_lambda_in_the_metric_of_adam(fused: bool) -
         reference.zero_grad()
         twin(torch.randn(4, 3)).square().sum().backward()
         reference.step()
-        for theta, parameter in zip(thetas(twin), twin.gates.parameters(), strict=True):  # type: ignore[union-attr]
+        for theta, parameter in zip(thetas(twin), twin.gates.parameters(), strict=True):  # type: ignore[union-attr]  # it has gates
             state = reference.state[parameter]
             v = state["exp_avg_sq"] / (1 - 0.999 ** (at + 1))
             theta.sub_(1e-2 * 1e-2 / (v.sqrt() + 1e-8)).clamp_(min=0)

@@ -106,7 +106,7 @@ def test_a_last_batch_of_one_sample_is_left_out() -> None:
 )
 def test_values_out_of_range_are_refused(values: dict[str, object], says: str) -> None:
     with pytest.raises(InputError, match=says):
-        sizer.fit(mlp(4), digits(), create("fixed"), **{"epochs": 1, **values})  # type: ignore[arg-type]
+        sizer.fit(mlp(4), digits(), create("fixed"), **{"epochs": 1, **values})  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_a_state_that_is_not_whole_is_named(tmp_path: Path) -> None:
