@@ -14,8 +14,10 @@ demo: $(VENV)/installed
 	$(BIN)/sizer sweep demo
 	$(BIN)/sizer report demo
 
+# Ray and the browser want the cores for themselves; all else runs in two processes.
 test: lint browser
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/sizer tests/contracts
+	$(BIN)/python -m pytest tests/studies tests/dashboards
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ EXAMPLES = """[bold]From nothing to a network[/]
   sizer sweep demo             train all its trials, or go on where it was
   sizer compare demo           its arms, as in Figure 2 of the paper
   sizer best demo --out net    the best network, for sizer.load("net")
+  sizer retrain net            the same widths, trained again over 5 seeds
   sizer report demo            one HTML file that opens offline"""
 
 app = typer.Typer(
@@ -158,6 +159,40 @@ def best(
     database = open_database(db)
     name = commands.chosen(database, plan)
     commands.print_best(commands.console(), database, name, arm, max_params, max_flops, out)
+
+
+@app.command(
+    epilog="""[bold]Examples[/]
+  sizer retrain net
+  sizer retrain net --epochs 50 --seeds 10 --from-scratch --out again
+  sizer retrain net --data mine.npz --learning-rate 1e-4"""
+)
+def retrain(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What `sizer best --out` wrote.")],
+    data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="A data set, an .npz file or MODULE:FUNCTION.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of each seed.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How often, with seeds from 0.")] = 5,
+    from_scratch: Annotated[bool, typer.Option("--from-scratch", help="From fresh weights, not from its own.")] = False,
+    learning_rate: Annotated[float | None, typer.Option(help="The optimiser's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples of a step.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adam, adamw, rmsprop or sgd.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write the best of them there.")] = None,
+) -> None:
+    """Trains a network of `sizer best --out` again, its widths fixed.
+
+    From its own weights unless told otherwise. Data and training are those it was found with, unless given.
+    """
+    from dashboards import commands
+
+    given = {
+        "data": data, "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size,
+        "optimizer": optimizer,
+    }  # fmt: skip
+    code = commands.retrain(folder, given, seeds=seeds, from_scratch=from_scratch, target=out)
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from dashboards import numbers, progress, tables, terminal
-from dashboards.facts import facts
+from dashboards.facts import facts, retraining
 from dashboards.report import render
 from sizer import architecture
 from sizer.checkpoint import load_tensors
@@ -21,6 +22,7 @@ from studies import estimate, query
 from studies.compare import Comparison, compare, finished
 from studies.database import Database, open_database
 from studies.plan import Plan
+from studies.retrain import Retraining, Trained, best_of
 from studies.sweep import Outcome
 
 INTERRUPTED = 130
@@ -148,8 +150,50 @@ def print_best(
     if folder is not None:
         found, weights = query.architecture(database, name, row)
         architecture.save(folder, found, load_tensors(weights)[0])
-        out.print(f"\n {architecture.JSON} and {architecture.WEIGHTS} written to {folder}; in Python:")
-        out.print(f' [cyan]import sizer; net = sizer.load("{escape(str(folder))}")[/]')
+        out.print()
+        _print_written(out, folder)
+
+
+def retrain(
+    folder: Path, given: Mapping[str, Any], *, seeds: int, from_scratch: bool, target: Path | None = None
+) -> int:
+    """Trains the architecture in a folder again and shows what each seed gave.
+
+    Args:
+        folder: what `sizer best --out` wrote.
+        given: settings instead of those it was trained with, as `studies.retrain.Retraining` takes them.
+        seeds: how many, from 0.
+        from_scratch: from fresh weights.
+        target: the folder for the best of them; None writes nothing.
+
+    Returns:
+        The exit code: 0, or 130 when interrupted.
+    """
+    out = console()
+    results: list[Trained] = []
+    try:
+        found = Retraining(folder, from_scratch=from_scratch, given=given)
+        task = found.architecture.task
+        out.rule(f"[bold]{escape(str(folder))}", align="left", style="dim")
+        terminal.print_facts(out, retraining(found, seeds))
+        if found.architecture.changed():
+            terminal.print_lines(out, [f"{found.architecture.network} has changed since this network was trained"])
+        with progress.watch(out, lambda: task, "seed") as watch:
+            watch.begin({"retrain": (0, seeds)})
+            for seed in range(seeds):
+                report = partial(watch.epoch, "retrain", seed, of=found.settings["epochs"])
+                results.append(found.run(seed, report, keep_weights=target is not None))
+                watch.trial("retrain", seed, "", results[-1].status, results[-1].reason)
+    except KeyboardInterrupt:
+        print(f"sizer: interrupted with {len(results)} of {seeds} seeds trained; nothing was written", file=sys.stderr)
+        return INTERRUPTED
+    best = best_of(results)
+    terminal.print_table(out, tables.retrained(results, task))
+    if target is not None:
+        found.save(target, best)
+        out.print(f"\n Seed {best.seed}, the best by validation {numbers.score_name(task)}:")
+        _print_written(out, target)
+    return 0
 
 
 def print_status(out: Console, database: Database, name: str) -> None:
@@ -171,6 +215,11 @@ def report(database: Database, name: str) -> str:
     front = history.iloc[:0] if finished(trials).empty else query.front(database, name)
     comparison = _compared(trials, history, spec, data)
     return render(name, comparison, trials, history, front, spec.get("description", ""), facts(spec, data))
+
+
+def _print_written(out: Console, folder: Path) -> None:
+    out.print(f" {architecture.JSON} and {architecture.WEIGHTS} written to {escape(str(folder))}; in Python:")
+    out.print(f' [cyan]import sizer; net = sizer.load("{escape(str(folder))}")[/]')
 
 
 def _compared(

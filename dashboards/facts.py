@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dashboards import numbers
+from dashboards import numbers, progress
+
+if TYPE_CHECKING:
+    from studies.retrain import Retraining
 
 OVERRIDES = ("learning_rate", "epochs", "batch_size", "optimizer", "sampler")
 
@@ -26,6 +29,28 @@ def facts(spec: Mapping[str, Any], data: Mapping[str, Any] | None = None) -> dic
         said[name] = drawn(name, arm, spec["sampler"])
     if unequal := differences(spec):
         said["not equal"] = "; ".join(unequal)
+    return said
+
+
+def retraining(found: Retraining, seeds: int) -> dict[str, str]:
+    """What is trained again, on what and how: label -> text."""
+    built, settings, data = found.architecture, found.settings, found.data
+    rows = {"train": len(data.x_train), "val": len(data.x_val), "test": len(data.x_test)}
+    info = built.info
+    origin = f", of {info['study']} trial {info['trial']}, epoch {info['epoch']}" if "study" in info else ""
+    said = {
+        "network": f"{built.network}, {progress.short(built.widths, 6)} units{origin}",
+        "data": _data({"data": settings["data"]}, rows),
+        "training": (
+            f"{_number(seeds, 'seed')} from {'scratch' if found.from_scratch else 'its weights'}, "
+            f"{_number(settings['epochs'], 'epoch')}, batch {settings['batch_size']}, "
+            f"{settings['optimizer']} at {_short(settings['learning_rate'])}"
+            + (f", weight decay {_short(settings['weight_decay'])}" if settings["weight_decay"] else "")
+        ),
+    }
+    if found.same_data and "val_accuracy" in info:
+        scores = (numbers.score(info.get(f"{part}_accuracy"), built.task) for part in ("val", "test"))
+        said["as it was"] = "validation {}, test {}".format(*scores)
     return said
 
 

@@ -57,7 +57,14 @@ class Lines:
     Used as ``with Lines(console, task) as watch: sweep.run(plan, database, watch=watch)``.
     """
 
-    def __init__(self, console: Console, task: Callable[[], str], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        console: Console,
+        task: Callable[[], str],
+        clock: Callable[[], float] = time.monotonic,
+        noun: str = "trial",
+    ) -> None:
+        self._noun = noun
         self._console = console
         self._asked = task
         self._task = "classification"
@@ -76,18 +83,18 @@ class Lines:
         self._task = self._asked()
         self._arms.begin(totals)
         if any(done < planned for done, planned in totals.values()):
-            self._say("trials done: " + ", ".join(f"{arm} {self._arms.count(arm)}" for arm in totals))
+            self._say(f"{self._noun}s done: " + ", ".join(f"{arm} {self._arms.count(arm)}" for arm in totals))
 
     def epoch(self, arm: str, number: int, epoch: Epoch, of: int) -> None:
         """Says the epoch when nothing was said for a while."""
         self._arms.epoch(arm, number, epoch, of)
         if self._clock() - self._last >= EVERY:
-            self._say(f"{arm} trial {number}: epoch {epoch.epoch} of {of}, {described(epoch, self._task)}")
+            self._say(f"{arm} {self._noun} {number}: epoch {epoch.epoch} of {of}, {described(epoch, self._task)}")
 
     def trial(self, arm: str, number: int, state: str, status: str, reason: str) -> None:
         """Says how a trial ended."""
         best = self._arms.end(arm, number)
-        self._say(f"{arm} {self._arms.count(arm)}: {ended(number, best, status, reason, self._task)}")
+        self._say(f"{arm} {self._arms.count(arm)}: {ended(number, best, status, reason, self._task, self._noun)}")
 
     def note(self, line: str) -> None:
         """Says the line."""
@@ -101,7 +108,8 @@ class Lines:
 class Bars:
     """One live bar an arm, with the widths and the accuracy of the epoch that ended last."""
 
-    def __init__(self, console: Console, task: Callable[[], str]) -> None:
+    def __init__(self, console: Console, task: Callable[[], str], noun: str = "trial") -> None:
+        self._noun = noun
         self._console = console
         self._asked = task
         self._task = "classification"
@@ -137,7 +145,7 @@ class Bars:
         """Moves the arm's bar and shows the epoch beside it."""
         self._arms.epoch(arm, number, epoch, of)
         if self._console.width >= WIDE:
-            text = f"trial {number}, epoch {epoch.epoch}/{of}: {described(epoch, self._task)}"
+            text = f"{self._noun} {number}, epoch {epoch.epoch}/{of}: {described(epoch, self._task)}"
         else:
             text = f"{epoch.epoch}/{of} {short(epoch.widths, 4)}: {numbers.score(epoch.val_accuracy, self._task)}"
         self._move(arm, text)
@@ -147,7 +155,7 @@ class Bars:
         best = self._arms.end(arm, number)
         self._move(arm, None)
         if status != "complete":
-            self.note(f"{arm}: {ended(number, best, status, reason, self._task)}")
+            self.note(f"{arm}: {ended(number, best, status, reason, self._task, self._noun)}")
 
     def note(self, line: str) -> None:
         """Says the line above the bars."""
@@ -159,9 +167,15 @@ class Bars:
             self._progress.update(self._bars[arm], latest=escape(latest))
 
 
-def watch(console: Console, task: Callable[[], str]) -> Bars | Lines:
-    """Bars in a terminal, lines elsewhere; `task` is asked when the sweep begins, and its data has been read."""
-    return Bars(console, task) if console.is_terminal else Lines(console, task)
+def watch(console: Console, task: Callable[[], str], noun: str = "trial") -> Bars | Lines:
+    """Bars in a terminal, lines elsewhere; `task` is asked when the sweep begins, and its data has been read.
+
+    Args:
+        console: Where to.
+        task: Gives "classification" or "regression".
+        noun: What is counted.
+    """
+    return Bars(console, task, noun) if console.is_terminal else Lines(console, task, noun=noun)
 
 
 def described(epoch: Epoch, task: str) -> str:
@@ -170,9 +184,9 @@ def described(epoch: Epoch, task: str) -> str:
     return f"validation {score}, {short(epoch.widths, 6)} units, {numbers.count(epoch.parameters)} parameters"
 
 
-def ended(number: int, best: Epoch | None, status: str, reason: str, task: str) -> str:
+def ended(number: int, best: Epoch | None, status: str, reason: str, task: str, noun: str = "trial") -> str:
     """How a trial ended: its best epoch, or why there is none."""
-    line = f"trial {number} {status or 'ended'}" + (f" ({reason})" if reason else "")
+    line = f"{noun} {number} {status or 'ended'}" + (f" ({reason})" if reason else "")
     return f"{line}: {described(best, task)}" if best and status in ("complete", "collapsed") else line
 
 

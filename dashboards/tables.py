@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from dashboards import numbers
 from studies.compare import Arm, Comparison, Reach
 
 if TYPE_CHECKING:
     from studies.estimate import ArmEstimate
+    from studies.retrain import Trained
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,28 @@ def estimated(arms: Sequence[ArmEstimate]) -> str:
     low, high = (sum(arm.seconds[end] for arm in arms) for end in (0, 1))
     total = _between(numbers.duration(low), numbers.duration(high))
     return f"{_trials(sum(arm.trials for arm in arms))}, {total} in all if one ran after the other on one CPU here"
+
+
+def retrained(results: Sequence[Trained], task: str) -> Table:
+    """What each seed gave at its best validation epoch, then the median over seeds and the quartiles around it."""
+    rows: list[tuple[str, ...]] = []
+    for each in results:
+        scores = (each.best.val_accuracy, each.best.test_accuracy) if each.best else (None, None)
+        name = f"{each.seed}" if each.best else f"{each.seed} {each.status}"
+        rows.append((name, str(each.best.epoch) if each.best else "-", *(_bare(score, task) for score in scores)))
+    bests = [each.best for each in results if each.best]
+    if bests:
+        both = np.array([(best.val_accuracy, best.test_accuracy) for best in bests])
+        lower, median, upper = np.percentile(both, [25, 50, 75], axis=0)
+        rows.append(("median", "", *(_bare(float(value), task) for value in median)))
+        ends = ([_bare(float(value), task) for value in quartile] for quartile in (lower, upper))
+        rows.append(("quartiles", "", *map(_between, *ends)))
+    score = _named(task)
+    return Table(
+        title="Trained again, at the best validation epoch",
+        columns=("seed", "epoch", f"validation {score}", f"test {score}"),
+        rows=tuple(rows),
+    )
 
 
 def findings(comparison: Comparison) -> list[str]:

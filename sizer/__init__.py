@@ -1,6 +1,7 @@
 """One network finds its size while it trains. Needs torch and numpy; knows nothing of studies and dashboards."""
 
 from sizer.architecture import Architecture, load, save
+from sizer.batches import Loaders
 from sizer.errors import DataError, InputError, SizerError, UnknownNameError, UnsupportedNetworkError
 from sizer.history import Epoch, best_epoch, front
 from sizer.net import Net, attach
@@ -11,6 +12,7 @@ __all__ = [
     "DataError",
     "Epoch",
     "InputError",
+    "Loaders",
     "Net",
     "Run",
     "SizerError",

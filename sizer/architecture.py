@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sizer import networks
+from sizer import networks, own_network, usercode
 from sizer.checkpoint import load_tensors, save_tensors
 from sizer.errors import InputError
 
 FORMAT = 1
 JSON = "architecture.json"
 WEIGHTS = "weights.safetensors"
+_CHANGED = "has changed since this network was trained"
 
 
 @dataclass
@@ -26,14 +28,15 @@ class Architecture:
     """What is needed to build a sized network again.
 
     Attributes:
-        network: the family, one of ``sizer.networks.names()``.
+        network: the family, one of ``sizer.networks.names()``, or the user's own ``package.module:function``.
         input_shape: one input, without the batch.
         outputs: classes or targets.
         task: ``classification`` or ``regression``.
         widths: layer -> units, in the order in which they run.
         preprocessing: how raw values become the network's inputs (and, in regression, its outputs raw values):
             ``(raw / divisor - mean) / std``.
-        info: where it comes from: study, trial, epoch, accuracies.
+        info: where it comes from: study, trial, epoch, accuracies; under ``training`` how it was trained; of a user's
+            own network ``network_folder``, where its module lay, and ``network_sha256``, what it held.
     """
 
     network: str
@@ -45,8 +48,24 @@ class Architecture:
     info: dict[str, Any] = field(default_factory=dict)
 
     def build(self) -> nn.Module:
-        """The network with these widths and fresh weights."""
+        """The network with these widths and fresh weights.
+
+        Raises:
+            InputError: a user's own network whose module is neither where it lay, nor in the current folder, nor
+                installed; or one that has changed so that it has no such widths.
+        """
+        if usercode.is_named(self.network):
+            return own_network.build(self.code(), self.input_shape, self.outputs, self.widths)
         return networks.build(self.network, self.input_shape, self.outputs, list(self.widths.values()))
+
+    def code(self) -> usercode.Code:
+        """The source of a user's own network."""
+        return usercode.find(self.network, str(self.info.get("network_folder", "")))
+
+    def changed(self) -> bool:
+        """Whether a user's own network has another source than it was trained with."""
+        trained = self.info.get("network_sha256")
+        return trained is not None and self.code().sha256 != trained
 
     def to_json(self) -> str:
         """Text that ``from_json`` reads."""
@@ -81,7 +100,7 @@ def save(folder: Path | str, architecture: Architecture, weights: dict[str, Tens
         InputError: the weights do not fit; nothing is written.
     """
     folder = Path(folder)
-    _fill(architecture, weights, "the weights")
+    fill(architecture, weights, "the weights")
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / WEIGHTS, weights)
     part = folder / f".{JSON}.{os.getpid()}.part"
@@ -95,19 +114,46 @@ def save(folder: Path | str, architecture: Architecture, weights: dict[str, Tens
 def load(folder: Path | str) -> nn.Module:
     """Gives back the network that ``save`` or ``sizer best --out`` wrote: a plain module in evaluation mode.
 
+    A network of one's own is built by its function again; a warning says where that has changed meanwhile.
+
     Raises:
-        InputError: a file is missing, broken, or does not fit the other.
+        InputError: a file is missing, broken, or does not fit the other; or the module of a user's own network cannot
+            be imported.
+    """
+    folder = Path(folder)
+    architecture = read(folder)
+    weights, _ = load_tensors(folder / WEIGHTS)
+    module = fill(architecture, weights, str(folder / WEIGHTS)).eval()
+    if architecture.changed():
+        warnings.warn(f"{architecture.network} {_CHANGED}: its outputs may differ", stacklevel=2)
+    return module
+
+
+def read(folder: Path | str) -> Architecture:
+    """Reads ``architecture.json`` alone.
+
+    Raises:
+        InputError: it is missing or broken.
     """
     folder = Path(folder)
     try:
         text = (folder / JSON).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {folder / JSON} ({error}); name a folder of 'sizer best --out'") from error
-    weights, _ = load_tensors(folder / WEIGHTS)
-    return _fill(Architecture.from_json(text), weights, str(folder / WEIGHTS)).eval()
+    return Architecture.from_json(text)
 
 
-def _fill(architecture: Architecture, weights: dict[str, Tensor], what: str) -> nn.Module:
+def fill(architecture: Architecture, weights: dict[str, Tensor], what: str) -> nn.Module:
+    """Builds the network and gives it these weights; random states are left as they were.
+
+    Args:
+        architecture: the network.
+        weights: its ``state_dict``.
+        what: what a message calls the weights.
+
+    Raises:
+        InputError: they do not fit.
+    """
     build: Callable[[], nn.Module] = architecture.build
     with torch.random.fork_rng([]):
         module = build()
@@ -115,5 +161,6 @@ def _fill(architecture: Architecture, weights: dict[str, Tensor], what: str) -> 
         module.load_state_dict(weights)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()]
-        raise InputError(f"{what} do not fit the architecture: {' '.join(lines)[:300]}") from error
+        since = f" ({architecture.network} {_CHANGED})" if architecture.changed() else ""
+        raise InputError(f"{what} do not fit the architecture{since}: {' '.join(lines)[:300]}") from error
     return module

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -48,12 +49,43 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(f"{path} is not a whole safetensors file ({error}); delete it and train again") from error
 
 
-def save_run(path: Path, net: Net, optimizer: Optimizer, notes: dict[str, Any]) -> None:
-    """Writes network, optimiser and where the run stands."""
+@dataclass(frozen=True)
+class KeptRun:
+    """What ``load_run`` found beside the network.
+
+    Attributes:
+        states: the optimiser's state by parameter name, for ``restore_optimizer``.
+        extra: the tensors that ``save_run`` was given, by name.
+        notes: those that ``save_run`` was given.
+    """
+
+    states: dict[str, dict[str, Any]]
+    extra: dict[str, Tensor]
+    notes: dict[str, Any]
+
+
+def save_run(
+    path: Path, net: Net, optimizer: Optimizer, notes: dict[str, Any], extra: dict[str, Tensor] | None = None
+) -> None:
+    """Writes network, optimiser and where the run stands.
+
+    Raises:
+        InputError: the optimiser's state holds something else than tensors and numbers.
+    """
     tensors = {f"module/{name}": value for name, value in net.module.state_dict().items()}
+    tensors |= {f"extra/{name}": value for name, value in (extra or {}).items()}
+    numbers: dict[str, dict[str, Any]] = {}
     for name, parameter in net.module.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer/{name}/{key}"] = torch.as_tensor(value)
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{name}/{key}"] = value
+            elif value is None or isinstance(value, (bool, int, float)):
+                numbers.setdefault(name, {})[key] = value
+            else:
+                raise InputError(
+                    f"the state of {type(optimizer).__name__} cannot be kept ('{key}' of '{name}' is a "
+                    f"{type(value).__name__}); train without a folder"
+                )
     progress = {
         "widths": net.widths,
         "epoch": net.epoch,
@@ -61,34 +93,39 @@ def save_run(path: Path, net: Net, optimizer: Optimizer, notes: dict[str, Any]) 
         "steps_per_epoch": net.steps_per_epoch,
         "collapsed": net.collapsed,
     }
-    save_tensors(path, tensors, {**notes, "net": progress})
+    save_tensors(path, tensors, {**notes, "net": progress, "optimizer": numbers})
 
 
-def load_run(path: Path, net: Net) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Brings a freshly attached network to the state in ``path``.
-
-    Returns:
-        The optimiser's state by parameter name, for ``restore_optimizer``, and the notes.
-    """
+def load_run(path: Path, net: Net) -> KeptRun:
+    """Brings a freshly attached network to the state in ``path``."""
     tensors, notes = load_tensors(path)
     progress = notes["net"]
     net.resize_to(progress["widths"])
     net.module.load_state_dict({n[7:]: value for n, value in tensors.items() if n.startswith("module/")})
     net.epoch, net.steps = progress["epoch"], progress["steps"]
     net.steps_per_epoch, net.collapsed = progress["steps_per_epoch"], progress["collapsed"]
-    states: dict[str, dict[str, Tensor]] = {}
+    states: dict[str, dict[str, Any]] = {name: dict(state) for name, state in notes.get("optimizer", {}).items()}
     for full, value in tensors.items():
         if full.startswith("optimizer/"):
             _, name, key = full.split("/")
             states.setdefault(name, {})[key] = value
-    return states, notes
+    extra = {n[6:]: value for n, value in tensors.items() if n.startswith("extra/")}
+    return KeptRun(states, extra, notes)
 
 
-def restore_optimizer(optimizer: Optimizer, module: nn.Module, states: dict[str, dict[str, Tensor]]) -> None:
-    """Gives the optimiser the state that it had."""
-    parameters = dict(module.named_parameters())
-    for name, state in states.items():
-        parameter = parameters[name]
-        optimizer.state[parameter] = {
-            key: value.to(parameter.device) if value.dim() else value.clone() for key, value in state.items()
-        }
+def restore_optimizer(
+    optimizer: Optimizer,
+    module: nn.Module,
+    states: dict[str, dict[str, Any]],
+    groups: Sequence[dict[str, Any]] = (),
+) -> None:
+    """Gives the optimiser the state that it had, and its parameter groups the options they had, where given."""
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    packed = optimizer.state_dict()
+    for held, listed in zip(optimizer.param_groups, packed["param_groups"], strict=True):
+        for parameter, at in zip(held["params"], listed["params"], strict=True):
+            if names.get(id(parameter)) in states:
+                packed["state"][at] = states[names[id(parameter)]]
+    for listed, options in zip(packed["param_groups"], groups, strict=False):
+        listed.update(options)
+    optimizer.load_state_dict(packed)

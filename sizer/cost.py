@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from sizer.gates import is_gate
 
@@ -37,12 +37,21 @@ def flops(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[int, int]:
     try:
         with FlopCounterMode(display=False) as forward, torch.enable_grad():
             outputs = list(_tensors(module(*one)))
-        with FlopCounterMode(display=False) as backward:
+        with FlopCounterMode(display=False, custom_mapping=_CORRECTED) as backward:
             torch.autograd.grad(torch.stack([output.sum() for output in outputs]).sum(), trained, allow_unused=True)
     finally:
         for child in training:
             child.training = True
     return forward.get_total_flops(), forward.get_total_flops() + backward.get_total_flops()
+
+
+def _convolution_backward(grad: Any, x: Any, weight: Any, *rest: Any, out_shape: Any = None) -> int:
+    """Input and weight gradients cost what the forward pass does; torch's own formula forgets groups."""
+    transposed, wanted = rest[4], rest[7]
+    return int(conv_flop_count(x, weight, grad, transposed=transposed) * sum(wanted[:2]))
+
+
+_CORRECTED: dict[Any, Any] = {torch.ops.aten.convolution_backward: _convolution_backward}
 
 
 def _tensors(value: Any) -> Iterable[Tensor]:

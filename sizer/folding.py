@@ -1,66 +1,86 @@
-"""The constant output of a unit that does nothing else, moved into the bias of those who read it.
+"""The constant output of a unit that does nothing else, moved into what its readers add or subtract.
 
-A unit whose gate is closed can still reach its readers as a constant: sigmoid(0) is not 0. Removing it must not lose
-that constant.
+A unit that no longer depends on the input can still reach its readers as a constant: sigmoid(0) is not 0, nor is a
+bias. Removing it must not lose that constant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sizer import dimensions
 from sizer.groups import Group, Reader
 
 
 @torch.no_grad()
 def fold_constants(
-    module: nn.Module, inputs: tuple[Any, ...], group: Group, units: Tensor, tolerance: float = 1e-6
-) -> Tensor:
-    """Adds what ``units`` give their readers to the readers' biases, and says which of them may now be removed.
+    module: nn.Module,
+    inputs: tuple[Any, ...],
+    dead: dict[Group, Tensor],
+    scale: Callable[[Reader], Tensor | None],
+    tolerance: float = 1e-6,
+    multiple: int = 1,
+) -> dict[Group, Tensor]:
+    """Adds what units give their readers to the readers' biases, and says which of them may now be removed.
 
-    The constants are those of evaluation mode, read from one forward pass.
+    The constants are those of evaluation mode, all read from one forward pass before anything changes. A reader without a bias that a batch
+    normalisation follows takes them into its running mean.
 
     Args:
         module: the network; its parameters change.
         inputs: an example input.
-        group: the group that the units belong to.
-        units: (k,) int64 indices of units that do not depend on the input.
+        dead: for each group the units that do not depend on the input: (k,) int64 indices.
+        scale: the gates on a reader's columns: (columns,), or None.
         tolerance: how much, relative to 1 + |constant|, an output may vary over the example and count as constant.
+        multiple: as many of the units stay, and keep their constants, as make the width that is left a multiple.
 
     Returns:
-        (k',) those units whose constant was folded, or is zero; the others must stay. A reader without a bias, or with
-        zeros around its input, takes no constant.
+        For each group (k',) those units whose constant was folded or reaches nobody; the others must stay: their output
+        varies, as it does behind padding, or a reader has nothing to take it.
     """
-    readings = _read(module, inputs, group.readers)
-    possible = torch.ones(len(units), dtype=torch.bool)
-    constants: list[tuple[Reader, Tensor, Tensor]] = []
-    for reader in group.readers:
-        slot = next(slot for slot in group.roles("column") if slot.ref == reader.weight)
-        if reader not in readings:
-            possible[:] = False
-            continue
-        x = readings[reader].movedim(reader.dim, -1)
-        x = x.reshape(-1, slot.outer, group.width, slot.inner).index_select(2, units)
-        constant = x.mean(0)
-        varies = (x - constant).abs().amax(0) > tolerance * (1 + constant.abs())
-        open_to = reader.bias is not None and not reader.padded
-        stuck = varies | (torch.zeros_like(varies) if open_to else constant.abs() > tolerance)
-        possible &= ~stuck.any(2).any(0).cpu()
-        weight = reader.weight.tensor
-        columns = weight.view(len(weight), slot.outer, group.width, slot.inner, -1).sum(-1).index_select(2, units)
-        constants.append((reader, columns, constant))
-    for reader, columns, constant in constants:
-        if reader.bias is not None and not reader.padded:
-            part = (columns * constant)[:, :, possible.to(columns.device)]
-            reader.bias.tensor.add_(part.sum((1, 2, 3)))
-    return units[possible.to(units.device)]
+    readings: dict[Reader, Tensor] | None = None
+    result: dict[Group, Tensor] = {}
+    moved: list[tuple[Reader, Tensor]] = []
+    for group, units in dead.items():
+        possible = torch.ones(len(units), dtype=torch.bool)
+        parts: list[tuple[Reader, Tensor]] = []
+        for reader in dict.fromkeys(group.readers):
+            where = dimensions.positions(reader.column.units, group.atom)[units.cpu()]
+            weight = reader.column.ref.tensor.movedim(reader.column.dim, 0)
+            gates = scale(reader)
+            columns = weight if gates is None else weight * gates.view(-1, *[1] * (weight.dim() - 1))
+            columns = columns.reshape(*weight.shape[:2], -1).sum(2)[where.to(weight.device)]
+            read = columns.abs().amax((1, 2)).cpu() > 0
+            if not read.any():
+                continue
+            readings = _read(module, inputs, dead) if readings is None else readings
+            if reader not in readings:
+                possible &= ~read
+                continue
+            x = readings[reader].movedim(reader.at, -1).flatten(0, -2)[:, where.to(weight.device)]
+            constant = x.mean(0)
+            varies = (x - constant).abs().amax(0) > tolerance * (1 + constant.abs())
+            takes = reader.even and (reader.bias is not None or reader.mean is not None)
+            stuck = varies | (torch.zeros_like(varies) if takes else constant.abs() > tolerance)
+            possible &= ~(stuck.any(1).cpu() & read)
+            parts.append((reader, torch.einsum("kmo,km->ko", columns, constant)))
+        moved += [(reader, part[possible.to(part.device)].sum(0)) for reader, part in parts]
+        result[group] = units[possible.to(units.device)]
+    for reader, constant in moved:
+        if reader.even and reader.bias is not None:
+            reader.bias.tensor.add_(constant)
+        elif reader.even and reader.mean is not None:
+            reader.mean.tensor.sub_(constant)
+    return result
 
 
-def _read(module: nn.Module, inputs: tuple[Any, ...], readers: list[Reader]) -> dict[Reader, Tensor]:
-    """The input of each reader in one forward pass in evaluation mode."""
+def _read(module: nn.Module, inputs: tuple[Any, ...], groups: Iterable[Group]) -> dict[Reader, Tensor]:
+    """The input of each reader in one forward pass in evaluation mode; not of those that run several times in it."""
     found: dict[Reader, Tensor] = {}
 
     def remember(reader: Reader) -> Callable[[nn.Module, tuple[Any, ...]], None]:
@@ -69,7 +89,11 @@ def _read(module: nn.Module, inputs: tuple[Any, ...], readers: list[Reader]) -> 
 
         return hook
 
-    handles = [reader.module.register_forward_pre_hook(remember(reader)) for reader in readers if reader.alone]
+    alone: dict[Reader, None] = {}
+    for group in groups:
+        calls = Counter(reader.module for reader in group.readers)
+        alone.update((reader, None) for reader in group.readers if reader.alone and calls[reader.module] == 1)
+    handles = [reader.module.register_forward_pre_hook(remember(reader), prepend=True) for reader in alone]
     training = [child for child in module.modules() if child.training]
     try:
         module.eval()

@@ -1,17 +1,22 @@
 """Filter layers (ShrinkNets, eq. 1): where they stand, and how they are folded away.
 
-One theta gates one width group. It multiplies the units wherever they are written: after a linear or convolutional
-layer, or after the batch normalisation that follows it, so that a closed gate is exactly zero for every reader.
+One theta gates one width group. It stands where units are read: it multiplies the columns of every weight that reads
+them, which is the same as multiplying the units. So a closed gate is exactly zero for every reader, whatever lies
+between the layer that writes a unit and those that read it, and any gate can be folded into the weights.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sizer.groups import Group, Site, Slot, TensorRef
+from sizer import dimensions
+from sizer.dimensions import Atom, Dim, atoms
+from sizer.groups import Group, Reader, Slot, TensorRef
 
 PLACE = "sizer_gate"
 """Under this name a gate is a submodule of the first layer that it stands behind: a parameter like others."""
@@ -32,93 +37,156 @@ class Gate(nn.Module):
         self.theta = nn.Parameter(theta)
         self.register_buffer("alive", theta.detach() > 0)
 
-    def forward(self, x: Tensor, dim: int) -> Tensor:
-        """Multiplies ``x`` by the open gates along ``dim`` (negative)."""
-        open_gates = torch.relu(self.theta)
-        return x * (open_gates if dim == -1 else open_gates.view(-1, *[1] * (-dim - 1)))
-
 
 def is_gate(name: str) -> bool:
     """Whether a parameter's or buffer's full name is that of a gate."""
-    return PLACE in name.split(".")
+    return any(part.startswith(PLACE) for part in name.split("."))
 
 
-class GateHook:
-    """A forward hook as an object, so that a copy of the network gets a copy of its gate."""
+def scale(dim: Dim, gates: dict[Atom, Gate]) -> Tensor | None:
+    """What the gates multiply each entry of a dimension by: (size,); None where none stands on it."""
+    result: Tensor | None = None
+    repeats = 1
+    for atom in atoms(dim):
+        own = None
+        if atom in gates:
+            own = torch.relu(gates[atom].theta)
+        elif atom.parts:
+            own = _concatenated(atom, gates)
+        if own is None and result is None:
+            repeats *= atom.size
+        elif own is None:
+            assert result is not None
+            result = result.repeat_interleave(atom.size)
+        else:
+            result = own if result is None else (result[:, None] * own).flatten()
+            result = result.repeat(repeats) if repeats > 1 else result
+            repeats = 1
+    return result
 
-    def __init__(self, gate: Gate, dim: int) -> None:
-        self.gate = gate
-        self.dim = dim
 
-    def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        return self.gate(output, self.dim)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
+def _concatenated(atom: Atom, gates: dict[Atom, Gate]) -> Tensor | None:
+    pieces = [scale(part, gates) for part in atom.parts]
+    like = next((piece for piece in pieces if piece is not None), None)
+    if like is None:
+        return None
+    return torch.cat(
+        [
+            like.new_ones(dimensions.size(part)) if piece is None else piece
+            for part, piece in zip(atom.parts, pieces, strict=True)
+        ]
+    )
+
+
+class GatedReading:
+    """Forward hooks as an object, so that a copy of the network gets a copy of its gates.
+
+    Before the module runs, its weight is hidden behind the gated one; where the input is the smaller of the two, that
+    is multiplied instead.
+    """
+
+    def __init__(self, reader: Reader, gates: dict[Atom, Gate]) -> None:
+        self.slot = reader.column
+        self.owners = reader.column.ref.owners
+        self.at = reader.at if reader.alone else None
+        self.gates = gates
+        self.handles = [
+            reader.module.register_forward_pre_hook(self.before),
+            reader.module.register_forward_hook(self.after, always_call=True),
+        ]
+
+    def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        factor = scale(self.slot.units, self.gates)
+        assert factor is not None
+        owner, name = self.owners[0]
+        weight: Tensor = getattr(owner, name)
+        if self.at is not None and args and (torch.compiler.is_compiling() or args[0].numel() < weight.numel()):
+            return (args[0] * factor.to(args[0].dtype).view(-1, *[1] * (-self.at - 1)), *args[1:])
+        shape = [1] * weight.dim()
+        shape[self.slot.dim] = -1
+        gated = weight * factor.to(weight.dtype).view(shape)
+        for owner, name in self.owners:
+            owner.__dict__[name] = gated
+        return None
+
+    def after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        for owner, name in self.owners:
+            owner.__dict__.pop(name, None)
+
+
+def _readings(module: nn.Module) -> list[GatedReading]:
+    hooks = [hook for child in module.modules() for hook in child._forward_pre_hooks.values()]
+    owners = [hook.__self__ for hook in hooks if isinstance(hook, MethodType)]
+    return [owner for owner in owners if isinstance(owner, GatedReading)]
+
+
+def factors(module: nn.Module) -> Callable[[Reader], Tensor | None]:
+    """What the gates of a network, or of a copy of one, multiply a reader's columns by: (columns,); None for none."""
+    readings = _readings(module)
+    gates = readings[0].gates if readings else {}
+    return lambda reader: scale(reader.column.units, gates)
+
+
+@torch.no_grad()
+def folded(module: nn.Module) -> dict[Tensor, Tensor]:
+    """For each weight of a gated network, or of a copy of one, that reads behind gates: it with them inside."""
+    result: dict[Tensor, Tensor] = {}
+    for slot, gates in {reading.slot: reading.gates for reading in _readings(module)}.items():
+        tensor = slot.ref.tensor
+        factor = scale(slot.units, gates)
+        assert factor is not None
+        shape = [1] * tensor.dim()
+        shape[slot.dim] = -1
+        result[tensor] = result.get(tensor, tensor) * factor.to(tensor.dtype).view(shape)
+    return result
+
+
+def fold(module: nn.Module) -> None:
+    """Folds the gates of a network, or of a copy of one, into the weights and takes them out; outputs stay the same."""
+    for tensor, value in folded(module).items():
+        tensor.data.copy_(value)
+    for reading in _readings(module):
+        for handle in reading.handles:
+            handle.remove()
+    for child in list(module.modules()):
+        for name in [name for name, gate in child.named_children() if isinstance(gate, Gate)]:
+            delattr(child, name)
 
 
 class Gates:
     """All gates of one network.
 
     Args:
+        module: the network.
         starts: the first theta of each group to be gated, of shape (width,).
     """
 
-    def __init__(self, starts: dict[Group, Tensor]) -> None:
+    def __init__(self, module: nn.Module, starts: dict[Group, Tensor]) -> None:
+        self.module = module
         self.by_group: dict[Group, Gate] = {}
-        self._handles = []
+        self._by_atom: dict[Atom, Gate] = {}
         for group, start in starts.items():
             gate = Gate(start)
             self.by_group[group] = gate
-            for name in ("theta", "alive"):
-                path = f"{group.sites[0].path}.{PLACE}.{name}"
-                group.slots.append(Slot(TensorRef(path, ((gate, name),)), 0, 1, 1, "gate"))
-            for site in group.sites:
-                _make_affine(site, group)
-                self._handles.append(site.module.register_forward_hook(GateHook(gate, site.dim)))
-            group.sites[0].module.add_module(PLACE, gate)
+            self._by_atom[group.atom] = gate
+            first = next(slot for slot in group.slots if slot.role == "row").ref
+            home, name = first.owners[0][0], PLACE
+            while hasattr(home, name):
+                name += "_"
+            home.add_module(name, gate)
+            for tensor in ("theta", "alive"):
+                path = f"{first.path.rpartition('.')[0]}.{name}.{tensor}".lstrip(".")
+                group.slots.append(Slot(TensorRef(path, ((gate, tensor),)), 0, (group.atom,), "gate"))
+        for reader in dict.fromkeys(reader for group in starts for reader in group.readers):
+            GatedReading(reader, self._by_atom)
 
     def parameters(self) -> list[nn.Parameter]:
         return [gate.theta for gate in self.by_group.values()]
 
-    @torch.no_grad()
-    def folded(self) -> dict[int, Tensor]:
-        """What each gated layer's tensors would be with the gate inside them, by the tensor's id."""
-        result: dict[int, Tensor] = {}
-        for group, gate in self.by_group.items():
-            rows = torch.relu(gate.theta)
-            for tensor in _written(group):
-                result[id(tensor)] = tensor * rows.to(tensor.dtype).view(-1, *[1] * (tensor.dim() - 1))
-        return result
-
     def remove(self) -> None:
-        """Folds the gates into the layers before them and takes them out; the outputs stay the same."""
-        folded = self.folded()
+        """Folds the gates into the weights that read behind them and takes them out; the outputs stay the same."""
+        fold(self.module)
         for group in self.by_group:
-            delattr(group.sites[0].module, PLACE)
-            for tensor in _written(group):
-                tensor.data.copy_(folded[id(tensor)])
             group.slots = [slot for slot in group.slots if slot.role != "gate"]
-        for handle in self._handles:
-            handle.remove()
         self.by_group.clear()
-
-
-def _written(group: Group) -> list[Tensor]:
-    """What scales the output at a group's sites: rows and biases, or a normalisation's scale and shift; each once."""
-    found: dict[int, Tensor] = {}
-    for site in group.sites:
-        for slot in group.roles(*(("scale", "shift") if site.normalises else ("row", "bias"))):
-            if any(owner is site.module for owner, _ in slot.ref.owners):
-                found[id(slot.ref.tensor)] = slot.ref.tensor
-    return list(found.values())
-
-
-def _make_affine(site: Site, group: Group) -> None:
-    """Gives a normalisation without scale and shift both, constant, so that a gate can be folded into it."""
-    module = site.module
-    if not site.normalises or getattr(module, "weight", None) is not None:
-        return
-    like = module.running_mean
-    device = like.device if isinstance(like, Tensor) else None
-    setattr(module, "affine", True)  # noqa: B010  # nn.Module's attributes are typed as tensors and modules
-    for name, role, value in (("weight", "scale", 1.0), ("bias", "shift", 0.0)):
-        module.register_parameter(name, nn.Parameter(torch.full((group.width,), value, device=device), False))
-        group.slots.append(Slot(TensorRef(f"{site.path}.{name}", ((module, name),)), 0, 1, 1, role))
+        self._by_atom.clear()

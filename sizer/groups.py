@@ -9,8 +9,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from sizer import dimensions
-from sizer.dimensions import Atom, atoms
-from sizer.errors import unknown
+from sizer.dimensions import Atom, Dim, atoms
+from sizer.errors import InputError, unknown
+
+
+WRITTEN = ("row", "bias", "scale", "shift")
+"""Roles of what gives units their size."""
 
 
 @dataclass(frozen=True)
@@ -30,67 +34,86 @@ class TensorRef:
 
 @dataclass(frozen=True)
 class Slot:
-    """Where a group stands in one tensor: ``tensor.shape[dim] == outer * width * inner``, in row-major order.
+    """One dimension of a parameter or buffer that holds units.
 
     ``role`` is what the dimension is used for: ``row`` (a producer's output), ``bias``, ``column`` (a consumer's
-    input), ``scale``, ``shift``, ``mean``, ``variance`` (normalisation), ``offset``, ``factor``, ``gate``.
+    input), ``scale``, ``shift``, ``mean``, ``variance`` (normalisation), ``slope``, ``offset``, ``factor``, ``gate``.
     """
 
     ref: TensorRef
     dim: int
-    outer: int
-    inner: int
+    units: Dim
     role: str
 
-
-@dataclass(frozen=True)
-class Site:
-    """A module call whose output holds the units of a group along ``dim`` (negative, from the last)."""
-
-    module: nn.Module
-    path: str
-    dim: int
-    normalises: bool
+    def by_unit(self, tensor: Tensor, group: Group) -> Tensor:
+        """A tensor's entries by unit, in the order of the tensor: (width, entries a unit)."""
+        first = tensor.movedim(self.dim, 0)
+        if atoms(self.units) != (group.atom,):
+            where = dimensions.positions(self.units, group.atom).to(tensor.device)
+            first = first[where]
+        return first.reshape(group.width, -1)
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A linear or convolutional operation that reads a group's units along ``dim`` (negative) of its input.
+    """A linear or convolutional operation that reads units along ``at`` (negative) of its input.
 
-    ``padded`` if zeros surround that input; ``alone`` if the operation is all that its module does.
+    Attributes:
+        module, path: whose forward() runs it.
+        column: where its weight holds the units.
+        at: where its input holds them.
+        bias: what is added to its output; None where nothing is.
+        mean: what a batch normalisation behind it, and nothing else, subtracts from its output; None where none is.
+        even: a constant input gives a constant output: no zeros surround the input.
+        alone: the operation is all that its module does.
     """
 
     module: nn.Module
     path: str
-    dim: int
-    weight: TensorRef
+    column: Slot
+    at: int
     bias: TensorRef | None
-    padded: bool
+    mean: TensorRef | None
+    even: bool
     alone: bool
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """An int of a module that says how large a dimension is, such as ``out_features`` or ``num_heads``."""
+
+    module: nn.Module
+    name: str
+    units: Dim
 
 
 @dataclass(eq=False)
 class Group:
     """One width.
 
+    A unit is a neuron or a filter; where those stand or fall together (a group of a grouped convolution or of a group
+    normalisation, an attention head) it is all of them.
+
     Attributes:
         name: the path of the layer that produces it first.
-        width: how many units it has now.
         slots: where it stands in parameters and buffers.
-        sites: where all its units are written, so that a gate can stand there.
+        writers: those of them that scale the units as their readers see them: rows and biases, or the scale and shift
+            of the batch normalisation that follows.
         readers: who reads them.
-        shifted: an operation between units and readers gives f(0) != 0, so that a unit that is zero reaches its readers
-            as a constant.
-        ungated: why no gate can stand; empty where one can.
+        attributes: ints of modules that follow it.
     """
 
     name: str
-    width: int
+    atom: Atom
     slots: list[Slot]
-    sites: list[Site]
+    writers: list[Slot]
     readers: list[Reader]
-    shifted: bool
-    ungated: str
+    attributes: list[Attribute]
+
+    @property
+    def width(self) -> int:
+        """How many units it has now."""
+        return self.atom.size
 
     def roles(self, *roles: str) -> list[Slot]:
         return [slot for slot in self.slots if slot.role in roles]
@@ -113,53 +136,88 @@ class Groups:
     fixed: list[FixedWidth]
 
 
-def find_groups(module: nn.Module, inputs: tuple[Any, ...], ignore: Sequence[str] = ()) -> Groups:
-    """Finds the width groups of ``module`` by tracing it; the module is not changed.
+class Traced:
+    """What following a network gave; ``groups`` reads the width groups from it.
 
     Args:
-        module: any module that torch.export follows.
+        module: any module that torch.export follows; it is not changed.
         inputs: the positional inputs of one forward pass, of a batch of at least 2.
-        ignore: paths of submodules whose widths stay as they are.
+        ignore: paths of submodules whose widths stay as they are, whatever they do.
 
     Raises:
         UnsupportedNetworkError: an operation cannot be followed; the message names module path and operation.
-        UnknownNameError: a path in ``ignore`` is not there.
+        InputError: a parameter cannot be resized, or a path in ``ignore`` is not there.
     """
-    from sizer.rules import Follower
-    from sizer.tracing import programs
 
-    known = [path for path, _ in module.named_modules() if path]
-    for path in ignore:
-        if path not in known:
-            raise unknown("module to ignore", path, known)
-    follower = Follower(module)
-    for program in programs(module, inputs):
-        follower.walk(program)
-    for key, ref in follower.refs.items():
-        if any(ref.path.startswith(f"{path}.") for path in ignore):
-            for at, dim in enumerate(follower.shapes[key]):
-                if follower.roles.get((key, at)) != "column":
-                    dimensions.pin(dim, "ignored, as asked")
-    slots: dict[Atom, list[Slot]] = {}
-    for key, shape in follower.shapes.items():
-        for at, dim in enumerate(shape):
-            parts = atoms(dim)
-            for position, atom in enumerate(parts):
-                outer, inner = dimensions.size(parts[:position]), dimensions.size(parts[position + 1 :])
-                role = follower.roles.get((key, at), "unused")
-                slots.setdefault(atom, []).append(Slot(follower.refs[key], at, outer, inner, role))
-    groups = Groups([], [])
-    seen: set[Atom] = set()
-    for rows, name in follower.producers:
-        for atom in atoms(rows):
-            if atom in seen:
-                continue
-            seen.add(atom)
-            if atom.pin:
-                groups.fixed.append(FixedWidth(name, dimensions.size(rows), atom.pin))
-                break
-            sites = {site: why for dim, site, why in follower.sites if atom in atoms(dim)}
-            readers = {reader: None for dim, reader in follower.readers if atom in atoms(dim)}
-            ungated = next((why for why in sites.values() if why), "")
-            groups.free.append(Group(name, atom.size, slots[atom], list(sites), list(readers), atom.shifted, ungated))
-    return groups
+    def __init__(self, module: nn.Module, inputs: tuple[Any, ...], ignore: Sequence[str] = ()) -> None:
+        from sizer.follower import Follower
+        from sizer.tracing import programs
+
+        known = [path for path, _ in module.named_modules() if path]
+        for path in ignore:
+            if path not in known:
+                raise unknown("module to ignore", path, known)
+        check_parameters(module)
+        self._follower = Follower(module, ignore)
+        for program in programs(module, inputs, ignore):
+            self._follower.walk(program)
+        self._follower.pin_ignored()
+
+    def pin(self, group: Group, reason: str) -> None:
+        """Says that a width stays as it is."""
+        dimensions.pin((group.atom,), reason)
+
+    def groups(self) -> Groups:
+        """The width groups as they stand."""
+        follower = self._follower
+        slots: dict[Atom, list[Slot]] = {}
+        for slot in follower.slots():
+            for leaf in dimensions.leaves(slot.units):
+                slots.setdefault(leaf, []).append(slot)
+        groups = Groups([], [])
+        seen: dict[Atom, str] = {}
+        for rows, name in follower.producers:
+            leaves = dimensions.leaves(rows)
+            for leaf in [leaf for leaf in leaves if not leaf.pin and leaf not in seen]:
+                readers = [reader for reader in follower.readers if leaf in dimensions.leaves(reader.column.units)]
+                if not readers:
+                    leaf.pin = "no layer reads it"
+                    continue
+                taken = sum(group.name.split(":")[0] == name for group in groups.free)
+                seen[leaf] = f"{name}:{taken + 1}" if taken else name
+                written = [slot for slot in slots[leaf] if slot.role in WRITTEN]
+                writers = [slot for slot in written if id(slot.ref.tensor) in follower.writers]
+                attributes = [a for a in follower.attributes if leaf in dimensions.leaves(a.units)]
+                groups.free.append(Group(seen[leaf], leaf, slots[leaf], writers, readers, attributes))
+            if leaves and all(leaf.pin for leaf in leaves) and leaves[0] not in seen:
+                seen[leaves[0]] = name
+                groups.fixed.append(FixedWidth(name, dimensions.size(rows), leaves[0].pin))
+        return groups
+
+
+def find_groups(module: nn.Module, inputs: tuple[Any, ...], ignore: Sequence[str] = ()) -> Groups:
+    """Finds the width groups of ``module`` by tracing it, as ``Traced`` does; the module is not changed."""
+    return Traced(module, inputs, ignore).groups()
+
+
+def check_parameters(module: nn.Module) -> None:
+    """Refuses what cannot be resized: parameters of whole numbers, and those that share memory without being one.
+
+    Raises:
+        InputError: there is such a parameter.
+    """
+    homes: dict[tuple[int, int], str] = {}
+    for name, parameter in module.named_parameters():
+        if not parameter.is_floating_point():
+            raise InputError(
+                f"parameter '{name}' is {str(parameter.dtype).removeprefix('torch.')}: only floating-point parameters "
+                "can be trained and sized; make it a buffer, or quantise after sizing"
+            )
+        if parameter.numel():
+            home = (parameter.data_ptr(), parameter.numel())
+            other = homes.setdefault(home, name)
+            if other != name and parameter.device.type != "meta":
+                raise InputError(
+                    f"parameters '{other}' and '{name}' share their memory but are two parameters, so a resize would "
+                    "part them; tie them by assigning one to the other's place"
+                )

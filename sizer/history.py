@@ -15,7 +15,8 @@ class Epoch:
         epoch: from 1.
         train_loss, train_accuracy: means over the epoch's batches, as they were trained; without the penalty.
         val_loss, val_accuracy, test_loss, test_accuracy: in evaluation mode; accuracies are shares of 1, for regression
-            R^2. Test figures are reported and choose nothing.
+            R^2, or what the metric given to ``fit`` says. Test figures are reported and choose nothing; nan without a
+            test part.
         widths: layer -> units, in the order in which they run.
         parameters: of the finished network.
         flops: of a forward pass of one sample.
@@ -67,6 +68,13 @@ S = TypeVar("S", bound=Sized)
 def best_epoch(history: Iterable[S]) -> S:
     """The epoch of highest validation accuracy; of equal ones the one with fewest parameters, then the earliest."""
     return min(history, key=lambda e: (-e.val_accuracy, e.parameters, e.epoch))
+
+
+def epochs_since_better(history: Sequence[Epoch]) -> int:
+    """How many epochs have passed since the highest validation accuracy was first reached."""
+    if not history:
+        return 0
+    return history[-1].epoch - max(history, key=lambda e: (e.val_accuracy, -e.epoch)).epoch
 
 
 def front(history: Sequence[S]) -> list[S]:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import copy
+import weakref
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 
-from sizer import resize
+from sizer import copies, overview, resize
 from sizer.errors import InputError, UnsupportedNetworkError, unknown
 from sizer.folding import fold_constants
-from sizer.gates import Gates, is_gate
-from sizer.groups import FixedWidth, Group, Slot, TensorRef, find_groups
+from sizer.gates import Gates, factors, fold, folded, is_gate
+from sizer.groups import FixedWidth, Group, Slot, Traced
+from sizer.trial import pin_hard_coded
 
 if TYPE_CHECKING:
     from sizer.methods.method import Method
+
+Opt = TypeVar("Opt", bound=Optimizer)
+_attached: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Any]] = weakref.WeakKeyDictionary()
 
 
 class Net:
@@ -50,10 +53,13 @@ class Net:
         collapsed: names of layers that would have lost their last unit; one unit of each was kept.
     """
 
-    def __init__(self, module: nn.Module, inputs: tuple[Any, ...], method: Method, ignore: Sequence[str]) -> None:
+    def __init__(
+        self, module: nn.Module, inputs: tuple[Any, ...], method: Method, traced: Traced, round_to: int = 1
+    ) -> None:
         self.module = module
         self.inputs = inputs
         self.method = method
+        self.round_to = round_to
         self.epochs: int | None = None
         self.steps_per_epoch: int | None = None
         self.epoch = 0
@@ -61,25 +67,36 @@ class Net:
         self.resizes = 0
         self.collapsed: list[str] = []
         self.optimizers: list[Optimizer] = []
+        self.copies: list[nn.Module] = []
         self.gates: Gates | None = None
-        found = find_groups(module, inputs, ignore)
+        found = traced.groups()
         self.groups: list[Group] = found.free
         self.fixed: list[FixedWidth] = found.fixed
+        self._start = overview.sizes(self)
         self._steps_before_epoch = 0
 
     def __call__(self, *inputs: Any) -> Any:
         return self.module(*inputs)
 
     def __repr__(self) -> str:
-        lines = [f"{self.method.name} on {type(self.module).__name__}"]
-        lines += [f"  {name}: {width} units" for name, width in self.widths.items()]
-        lines += [f"  {fixed.name}: {fixed.width} units, fixed: {fixed.reason}" for fixed in self.fixed]
-        return "\n".join(lines)
+        return overview.text(self, self._start)
+
+    def _repr_html_(self) -> str:
+        return overview.html(self, self._start)
 
     @property
     def widths(self) -> dict[str, int]:
         """Layer -> width now, of the free groups, in the order in which they run."""
         return {group.name: group.width for group in self.groups}
+
+    @property
+    def knob(self) -> float:
+        """The method's knob; may be set while training: a larger one shrinks further, a smaller one lets grow again."""
+        return self.method.value
+
+    @knob.setter
+    def knob(self, value: float) -> None:
+        self.method.set_knob(value)
 
     # The loop's side ----------------------------------------------------------------------------------------------
 
@@ -93,10 +110,49 @@ class Net:
             groups.append({"params": gates, "lr": lr * self.method.gate_rate, "weight_decay": 0.0})
         return groups
 
-    def track(self, optimizer: Optimizer) -> Optimizer:
-        """Carries the optimiser's parameters and state through every resize from now on; gives it back."""
-        self.optimizers.append(optimizer)
+    def track(self, optimizer: Opt) -> Opt:
+        """Carries the optimiser's parameters and state through every resize from now on; gives it back.
+
+        One that was made before ``attach``, of the module's own parameters, gets the gates as one more group, at the
+        method's multiple of its first group's rate and without weight decay.
+
+        Raises:
+            InputError: it trains nothing of this network, is LBFGS, which cannot follow a resize, or has a scheduler
+                already that would not know the gates' group.
+        """
+        kind = type(optimizer).__name__
+        if isinstance(optimizer, LBFGS):
+            raise InputError("LBFGS keeps all parameters as one vector, which cannot follow a resize; take Adam or SGD")
+        held = {id(p) for options in optimizer.param_groups for p in options["params"]}
+        if not any(id(p) in held for p in self.module.parameters()):
+            raise InputError(f"this {kind} trains no parameter of the network; make it of net.param_groups(lr)")
+        missing = [theta for theta in (self.gates.parameters() if self.gates else []) if id(theta) not in held]
+        if missing:
+            if hasattr(optimizer.step, "_wrapped_by_lr_sched"):
+                raise InputError(
+                    f"this {kind} has a scheduler already, which would not know the gates; make the scheduler after "
+                    "net.track(optimizer)"
+                )
+            rate = optimizer.param_groups[0]["lr"] * self.method.gate_rate
+            optimizer.add_param_group({"params": missing, "lr": rate, "weight_decay": 0.0})
+        if optimizer not in self.optimizers:
+            self.optimizers.append(optimizer)
         return optimizer
+
+    def follow(self, copy: nn.Module) -> nn.Module:
+        """Resizes a copy of the module with it from now on, such as an average of its weights (EMA); gives it back.
+
+        Args:
+            copy: a ``copy.deepcopy`` of the module made after ``attach``, or an ``AveragedModel`` of it. Units that
+                grow begin there as they do in the module. A copy that does not follow keeps its widths and its outputs,
+                and can no longer be averaged with the module once that has others.
+
+        Raises:
+            InputError: it is no copy of the module as it stands.
+        """
+        copies.check(self.module, copies.inside(copy))
+        self.copies.append(copies.inside(copy))
+        return copy
 
     def penalty(self) -> Tensor:
         """What the method adds to the loss; shape ()."""
@@ -119,15 +175,27 @@ class Net:
         self.method.after_epoch(self)
 
     def finish(self) -> nn.Module:
-        """Gives the user's module back as a plain dense one: same outputs, no gates, no hooks."""
+        """Gives the user's module back as a plain dense one: same outputs, no gates, no hooks.
+
+        Copies that follow become plain, too, and follow no longer.
+        """
         self.method.finish(self)
+        for copy in self.copies:
+            fold(copy)
+        self.copies.clear()
+        _attached.pop(self.module, None)
         return self.module
 
-    def plain_state(self) -> dict[str, Tensor]:
-        """The ``state_dict`` that ``finish`` would leave, without finishing: gates folded in."""
-        folded = self.gates.folded() if self.gates else {}
-        tensors = self.module.state_dict(keep_vars=True)
-        return {name: folded.get(id(value), value).detach() for name, value in tensors.items() if not is_gate(name)}
+    def plain_state(self, copy: nn.Module | None = None) -> dict[str, Tensor]:
+        """The ``state_dict`` that ``finish`` would leave, without finishing: gates folded in.
+
+        Args:
+            copy: one that follows, whose state is asked for instead of the module's.
+        """
+        module = self.module if copy is None else copies.inside(copy)
+        plain = folded(module)
+        tensors = module.state_dict(keep_vars=True)
+        return {name: plain.get(value, value).detach() for name, value in tensors.items() if not is_gate(name)}
 
     # The method's side --------------------------------------------------------------------------------------------
 
@@ -142,12 +210,8 @@ class Net:
         raise unknown("layer", layer, self.widths)
 
     def add_gates(self, starts: dict[Group, Tensor]) -> None:
-        """Puts gates behind the groups; those where none can stand become fixed, with the reason."""
-        for group in [group for group in starts if group.ungated]:
-            self.fixed.append(FixedWidth(group.name, group.width, group.ungated))
-            self.groups.remove(group)
-            del starts[group]
-        self.gates = Gates(starts)
+        """Puts gates behind the groups: ``starts`` gives the first theta of each, of shape (width,)."""
+        self.gates = Gates(self.module, starts)
 
     def step_size(self, parameter: nn.Parameter) -> tuple[float, Tensor | float]:
         """The learning rate of a tracked parameter, and what its optimiser divided the last gradient by.
@@ -181,11 +245,13 @@ class Net:
 
     def grow_all(self, counts: dict[Group, int], fill: resize.Fill) -> None:
         """Appends units to several groups at once; ``fill`` gives their entries."""
-        resize.grow(counts, fill, self.optimizers)
-        self.resizes += 1
+        self._resize({group: resize.appended(group, count) for group, count in counts.items()}, fill)
 
     def _keep(self, kept: dict[Group, Tensor]) -> None:
-        resize.keep(kept, self.optimizers)
+        self._resize(kept)
+
+    def _resize(self, chosen: dict[Group, Tensor], fill: resize.Fill | None = None) -> None:
+        resize.resize(chosen, fill, self.optimizers, self.copies)
         self.resizes += 1
 
     def resize_to(self, widths: dict[str, int]) -> None:
@@ -198,7 +264,9 @@ class Net:
                 self.grow(layer, width - group.width)
 
     def drop(self, dead: dict[Group, Tensor], tolerance: float = 1e-6) -> int:
-        """Removes units that contribute nothing but a constant, which is folded into their readers' biases.
+        """Removes units that contribute nothing but a constant, which is folded into what their readers add.
+
+        Units that are fed by nothing but removed ones go, too, where their constant can be folded.
 
         Args:
             dead: for each group a bool mask of shape (width,).
@@ -206,26 +274,60 @@ class Net:
 
         Returns:
             How many units were removed. A layer never loses its last unit: one stays, and the layer is noted in
-            ``collapsed``.
+            ``collapsed``. With ``round_to``, as many dead units stay as make the width a multiple.
         """
-        kept: dict[Group, Tensor] = {}
         removed = 0
+        while True:
+            kept = self._kept(dead, tolerance)
+            if not kept:
+                return removed
+            removed += sum(group.width - len(stay) for group, stay in kept.items())
+            self._keep(kept)
+            tolerance = 1e-6
+            dead = self._starved(kept)
+
+    def _kept(self, dead: dict[Group, Tensor], tolerance: float) -> dict[Group, Tensor]:
+        """The units that stay, of each group that loses some."""
+        going: dict[Group, Tensor] = {}
         for group, mask in dead.items():
             gone = mask.nonzero()[:, 0]
             if len(gone) == group.width:
                 if group.name not in self.collapsed:
                     self.collapsed.append(group.name)
                 gone = gone[1:]
-            if group.shifted and len(gone):
-                gone = fold_constants(self.module, self.inputs, group, gone, tolerance)
             if len(gone):
-                stays = torch.ones(group.width, dtype=torch.bool, device=mask.device)
+                going[group] = gone
+        if going:
+            going = fold_constants(self.module, self.inputs, going, factors(self.module), tolerance, self.round_to)
+            constant = {group: units[self._open(group, units)] for group, units in going.items()}
+            for copy in self.copies:
+                copies.fold_there(copy, self.inputs, constant)
+        kept: dict[Group, Tensor] = {}
+        for group, gone in going.items():
+            if len(gone):
+                stays = torch.ones(group.width, dtype=torch.bool, device=gone.device)
                 stays[gone] = False
                 kept[group] = stays.nonzero()[:, 0]
-                removed += len(gone)
-        if kept:
-            self._keep(kept)
-        return removed
+        return kept
+
+    def _open(self, group: Group, units: Tensor) -> Tensor:
+        """Which units reach their readers: bool, as long as ``units``."""
+        gate = self.gates.by_group.get(group) if self.gates else None
+        return torch.ones_like(units, dtype=torch.bool) if gate is None else gate.theta.detach()[units] > 0
+
+    @torch.no_grad()
+    def _starved(self, changed: dict[Group, Tensor]) -> dict[Group, Tensor]:
+        """Units whose incoming weights are all zero, of the layers that read changed groups."""
+        reading = {reader.column.ref for group in changed for reader in group.readers}
+        starved: dict[Group, Tensor] = {}
+        for group in self.groups:
+            rows = [slot for slot in group.roles("row") if slot.ref.tensor.dim() > 1]
+            if group.width > 1 and any(slot.ref in reading for slot in rows):
+                sizes = [slot.by_unit(slot.ref.tensor, group).abs().amax(1) for slot in rows]
+                mask = torch.stack(sizes).amax(0) == 0
+                if bool(mask.any()) and not bool(mask.all()):
+                    starved[group] = mask
+        return starved
 
 
 def _scale(state: dict[str, Any], options: dict[str, Any]) -> Tensor | float:
@@ -238,80 +340,56 @@ def _scale(state: dict[str, Any], options: dict[str, Any]) -> Tensor | float:
     return 1.0
 
 
-def attach(module: nn.Module, example_input: Any, method: Method, ignore: Sequence[str] = ()) -> Net:
+def attach(
+    module: nn.Module, example_input: Any, method: Method, ignore: Sequence[str] = (), *, round_to: int = 1
+) -> Net:
     """Makes a plain module resizable while it trains.
 
     Args:
         module: any network that torch.export follows; changed in place by the method (gates, first widths).
         example_input: a tensor, or a tuple of the positional inputs, as forward() takes them; a batch of 2 is enough.
         method: what sizes it, from ``sizer.methods.create``.
-        ignore: paths of submodules that keep their width.
+        ignore: paths of submodules that keep their width, and may do what cannot be followed.
+        round_to: removal leaves multiples of so many units, for hardware that likes them.
 
     Raises:
-        UnsupportedNetworkError: its widths cannot be followed, or forward() hard-codes one.
-        InputError: there is nothing to size, or a path in ``ignore`` is unknown.
+        UnsupportedNetworkError: its widths cannot be followed, or none is free.
+        InputError: the module is attached already, a parameter cannot be resized, or a path in ``ignore`` is unknown.
     """
+    if round_to < 1:
+        raise InputError(f"round_to must be at least 1, got {round_to}")
+    _check_free(module)
     inputs = example_input if isinstance(example_input, tuple) else (example_input,)
-    net = Net(module, inputs, method, ignore)
+    traced = Traced(module, inputs, ignore)
+    if method.sizes:
+        pin_hard_coded(module, inputs, traced)
+    net = Net(module, inputs, method, traced, round_to)
     if method.sizes and not net.groups:
         reasons = (
             "; ".join(f"{fixed.name or type(module).__name__}: {fixed.reason}" for fixed in net.fixed)
             or "it has no hidden layer"
         )
         raise UnsupportedNetworkError(f"{type(module).__name__} has no width that is free ({reasons})")
-    if method.sizes:
-        _try_resize(net)
     method.prepare(net)
+    _attached[module] = weakref.ref(net)
     return net
 
 
-def _try_resize(net: Net) -> None:
-    """Grows every width by one in a copy of the network: a hard-coded width shows in an error or an output's shape."""
-    problem = _resized_problem(net, net.groups)
-    if problem is None:
-        return
-    for group in net.groups:
-        alone = _resized_problem(net, [group])
-        if alone is not None:
-            raise UnsupportedNetworkError(
-                f"the width of '{group.name}' ({group.width}) is hard-coded where it is used: {alone}; "
-                f"use flatten(1) or sizes of the tensor itself, or keep the width with ignore=['{group.name}']"
-            )
-    raise UnsupportedNetworkError(f"widths are hard-coded in forward(): {problem}")
+def _check_free(module: nn.Module) -> None:
+    """Refuses a module that another ``Net`` resizes, or that hides the network.
 
-
-def _resized_problem(net: Net, groups: list[Group]) -> str | None:
-    memo: dict[int, Any] = {}
-    trial = copy.deepcopy(net.module, memo).eval()
-
-    def moved(ref: TensorRef) -> TensorRef:
-        return TensorRef(ref.path, tuple((memo[id(owner)], name) for owner, name in ref.owners))
-
-    copies = [replace(group, slots=[replace(slot, ref=moved(slot.ref)) for slot in group.slots]) for group in groups]
-    inside: list[str] = []
-    for path, child in trial.named_modules():
-        child.register_forward_pre_hook(lambda _, __, path=path: inside.append(path))
-        child.register_forward_hook(lambda _, __, ___: (inside.pop(), None)[1])
-    with torch.no_grad():
-        before = _shapes(trial(*net.inputs))
-        resize.grow(dict.fromkeys(copies, 1), fresh(1.0, 1.0))
-        inside.clear()
-        try:
-            after = _shapes(trial(*net.inputs))
-        except Exception as error:  # whatever the user's forward() raises when a width is not what it expects
-            where = f"module '{inside[-1]}'" if inside and inside[-1] else "the network's own forward()"
-            return f"{where} failed with another width ({type(error).__name__}: {str(error).splitlines()[0]})"
-    return None if before == after else f"the output's shape changes from {before} to {after}"
-
-
-def _shapes(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return tuple(value.shape)
-    if isinstance(value, dict):
-        return {key: _shapes(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_shapes(item) for item in value]
-    return None
+    Raises:
+        InputError: it is one.
+    """
+    for kind in ("DistributedDataParallel", "DataParallel", "OptimizedModule"):
+        if type(module).__name__ == kind:
+            inner = "module._orig_mod" if kind == "OptimizedModule" else "module.module"
+            raise InputError(f"attach the network itself, not its {kind}: attach({inner}, ...), and wrap it afterwards")
+    other = _attached.get(module)
+    if any(is_gate(name) for name, _ in module.named_parameters()) or (other is not None and other() is not None):
+        raise InputError(
+            f"this {type(module).__name__} is attached already: use the net that attach() gave, or finish() it first"
+        )
 
 
 def fresh(rows: float, columns: float) -> resize.Fill:
@@ -322,10 +400,14 @@ def fresh(rows: float, columns: float) -> resize.Fill:
 
     def fill(slot: Slot, entries: Tensor) -> None:
         if slot.role in {"row", "column"}:
-            fan_in = slot.ref.tensor[0].numel()
+            tensor = slot.ref.tensor
+            rows_at = slot.dim if slot.role == "row" else 1 - min(slot.dim, 1)
+            fan_in = tensor.numel() // tensor.shape[rows_at]
             noise = torch.randn(entries.shape, device=entries.device) / fan_in**0.5
             entries.copy_(noise * (rows if slot.role == "row" else columns))
         elif slot.role in {"scale", "variance", "factor", "gate"}:
             entries.fill_(True if entries.dtype == torch.bool else 1)
+        elif slot.role == "slope":
+            entries.fill_(0.25)
 
     return fill

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
 from sizer.errors import UnsupportedNetworkError
 
@@ -48,6 +49,25 @@ class _Scripted(nn.Module):
             return self.module(*inputs)
 
 
+@torch.library.custom_op("sizer::opaque", mutates_args=())
+def _opaque(inputs: Sequence[Tensor], shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Stands for a module that is left out of the graph: a tensor of the shape that the module gave."""
+    return inputs[0].new_empty(shape, dtype=dtype)
+
+
+@_opaque.register_fake
+def _(inputs: Sequence[Tensor], shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    return inputs[0].new_empty(shape, dtype=dtype)
+
+
+class _Recorded:
+    """What a module was given and gave, call by call."""
+
+    def __init__(self) -> None:
+        self.inputs: list[tuple[Any, ...]] = []
+        self.outputs: list[Any] = []
+
+
 def _programs(module: nn.Module, inputs: tuple[Any, ...]) -> Iterator[torch.export.ExportedProgram]:
     pending: list[list[bool]] = [[]]
     for _ in range(MAX_PATHS):
@@ -60,26 +80,39 @@ def _programs(module: nn.Module, inputs: tuple[Any, ...]) -> Iterator[torch.expo
     raise UnsupportedNetworkError(f"the network branches on its data in more than {MAX_PATHS} ways")
 
 
-def programs(module: nn.Module, inputs: tuple[Any, ...]) -> list[torch.export.ExportedProgram]:
+def programs(
+    module: nn.Module, inputs: tuple[Any, ...], ignore: Sequence[str] = ()
+) -> list[torch.export.ExportedProgram]:
     """Every graph of ``module``; parameters in them are named ``module.<path>``.
+
+    Args:
+        module: the network; it is not changed.
+        inputs: its positional inputs.
+        ignore: paths of submodules. One that torch.export refuses stands in the graph as an operation ``opaque``.
 
     Raises:
         UnsupportedNetworkError: torch.export cannot follow it; the message names the innermost module that it refuses.
     """
-    try:
-        with _quiet():
+    with _quiet(), _slow_attention():
+        try:
             return list(_programs(module, inputs))
-    except UnsupportedNetworkError:
-        raise
-    except Exception as error:  # torch.export raises many types; all mean that it cannot follow this module
-        with _quiet():
-            path, cause = _innermost_refused(module, inputs, error)
-        where = f"module '{path}' ({type(module.get_submodule(path)).__name__})" if path else "the network's forward()"
-        first = (str(cause).strip() or "no message").splitlines()[0]
-        raise UnsupportedNetworkError(
-            f"{where} cannot be traced: {type(cause).__name__}: {first}; write it with tensor operations that "
-            "torch.export follows"
-        ) from error
+        except UnsupportedNetworkError:
+            raise
+        except Exception as error:  # torch.export raises many types; all mean that it cannot follow this module
+            calls = _record(module, inputs)
+            path, cause = _innermost_refused(module, calls, error)
+        left_out = [other for other in ignore if path == other or path.startswith(f"{other}.")]
+        if left_out:
+            with _left_out(module.get_submodule(left_out[0]), calls[left_out[0]]):
+                others = [other for other in ignore if other != left_out[0]]
+                return programs(module, inputs, others)
+    where = f"module '{path}' ({type(module.get_submodule(path)).__name__})" if path else "the network's forward()"
+    first = (str(cause).strip() or "no message").splitlines()[0]
+    remedy = f", or leave it as it is with ignore=('{path}',)" if path else ""
+    raise UnsupportedNetworkError(
+        f"{where} cannot be traced: {type(cause).__name__}: {first}; write it with tensor operations that "
+        f"torch.export follows{remedy}"
+    ) from cause
 
 
 @contextmanager
@@ -96,33 +129,82 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _innermost_refused(module: nn.Module, inputs: tuple[Any, ...], error: Exception) -> tuple[str, Exception]:
-    """The deepest submodule that fails to export by itself on the inputs it gets, and its error."""
-    seen: dict[str, tuple[Any, ...]] = {}
-
-    def remember(path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
-            seen.setdefault(path, args)
-
-        return hook
-
-    hooks = [child.register_forward_pre_hook(remember(path)) for path, child in module.named_modules() if path]
+@contextmanager
+def _slow_attention() -> Iterator[None]:
+    """Keeps nn.MultiheadAttention from its one fused operation, through which nothing can be followed."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad():
-            module(*inputs)
-    except Exception as failed:  # whatever the user's forward() raises
-        first = (str(failed).strip() or "no message").splitlines()[0]
-        raise UnsupportedNetworkError(
-            f"forward() fails on the example input: {type(failed).__name__}: {first}; give attach() an input it takes"
-        ) from failed
+        yield
     finally:
-        for handle in hooks:
-            handle.remove()
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
+def _left_out(module: nn.Module, calls: _Recorded) -> Iterator[None]:
+    """Replaces a module's forward() by an opaque operation that gives tensors of the shapes that it gave."""
+    rest = iter(calls.outputs * MAX_PATHS)
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        given = [value for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+
+        def stand_in(value: Any) -> Any:
+            return _opaque(given, list(value.shape), value.dtype) if isinstance(value, Tensor) else value
+
+        return pytree.tree_map(stand_in, next(rest))
+
+    module.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        del module.__dict__["forward"]
+
+
+def _record(module: nn.Module, inputs: tuple[Any, ...]) -> dict[str, _Recorded]:
+    """What every submodule is given and gives in one forward pass, in the order in which they begin.
+
+    Raises:
+        UnsupportedNetworkError: forward() fails on these inputs.
+    """
+    seen: dict[str, _Recorded] = {}
+
+    def before(path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        return lambda _, args: seen.setdefault(path, _Recorded()).inputs.append(args)
+
+    def after(path: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        return lambda _, __, output: seen[path].outputs.append(output)
+
+    with ExitStack() as hooks, torch.no_grad(), torch.random.fork_rng([]):
+        for path, child in module.named_modules():
+            hooks.callback(child.register_forward_pre_hook(before(path)).remove)
+            hooks.callback(child.register_forward_hook(after(path)).remove)
+        buffers = {name: value.clone() for name, value in module.named_buffers()}
+        try:
+            module(*inputs)
+        except Exception as failed:  # whatever the user's forward() raises
+            raise failing(failed) from failed
+        finally:
+            for name, value in module.named_buffers():
+                value.copy_(buffers[name])
+    return seen
+
+
+def failing(error: Exception) -> UnsupportedNetworkError:
+    """What to say of a forward() that raises."""
+    first = (str(error).strip() or "no message").splitlines()[0]
+    remedy = "give attach() an input it takes"
+    if "more than 1 value per channel" in first:
+        remedy = "a batch normalisation needs an example input of at least 2 samples"
+    return UnsupportedNetworkError(f"forward() fails on the example input: {type(error).__name__}: {first}; {remedy}")
+
+
+def _innermost_refused(module: nn.Module, calls: dict[str, _Recorded], error: Exception) -> tuple[str, Exception]:
+    """The deepest submodule that fails to export by itself on the inputs it gets, and its error."""
     found, cause = "", error
-    for path, args in seen.items():
-        if path.startswith(found):
+    for path, call in calls.items():
+        if path and path.startswith(f"{found}." if found else ""):
             try:
-                list(_programs(module.get_submodule(path), args))
+                list(_programs(module.get_submodule(path), call.inputs[0]))
             except Exception as refused:  # as above
                 found, cause = path, refused
     return found, cause

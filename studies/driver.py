@@ -47,11 +47,15 @@ class Driver:
         database: Where it is written; its tables exist.
         lease: Held.
         watch: Told what happens.
+
+    Attributes:
+        packed: The files of the user's own functions, as `studies.luggage.pack` gave them: every trial is told of them.
     """
 
     def __init__(self, plan: Plan, database: Database, lease: Lease, watch: Watch) -> None:
         self.plan = plan
         self.watch = watch
+        self.packed: dict[str, str] = {}
         self.ended: dict[str, Counter[str]] = {arm: Counter() for arm in plan.arms}
         self._database = database
         self._lease = lease
@@ -165,6 +169,7 @@ class Driver:
             "data": plan.data, "validation": plan.validation, "data_seed": plan.seed,
             "folder": str(self._folder(arm, trial.number)),
             **{field: plan.setting(arm, field) for field in ("epochs", "batch_size", "learning_rate", "optimizer")},
+            **self.packed,
         }  # fmt: skip
         self._members[trial._trial_id] = member
         return member

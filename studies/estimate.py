@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from sizer import Epoch, cost, datasets, methods, networks
+from sizer import Epoch, cost, methods
 from sizer import fit as sizer_fit
 from sizer.datasets import Data
 from studies.plan import Arm, Plan, Range
@@ -75,7 +75,7 @@ def dry_run(plan: Plan, cpus: int = 1) -> list[ArmEstimate]:
     Raises:
         InputError: The data cannot be had, or no network can be built for it.
     """
-    data = datasets.load(plan.data, validation=plan.validation, seed=plan.seed)
+    data = plan.read_data()
     threads = torch.get_num_threads()
     torch.set_num_threads(cpus)
     try:
@@ -99,8 +99,9 @@ def _estimate(plan: Plan, name: str, arm: Arm, data: Data) -> ArmEstimate:
 
 def _ends(plan: Plan, arm: Arm) -> tuple[list[int], list[int]]:
     if arm.sizes:
-        start = plan.widths or list(networks.default_widths(plan.network))
-        return [max(1, width // _SHRUNK) for width in start], start
+        start = list(plan.start_widths().values())
+        # A width of 1 cannot be told from a dimension that is broadcast, in a network that has to be traced.
+        return [min(width, max(2, width // _SHRUNK)) for width in start], start
     ends = []
     for end in ("low", "high"):
         depth = int(getattr(arm.depth, end)) if arm.depth else None
@@ -121,7 +122,7 @@ def _size(plan: Plan, name: str, arm: Arm, data: Data, widths: list[int]) -> Siz
     seen: list[Epoch] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
-        module = networks.build(plan.network, data.input_shape, data.outputs, widths)
+        module = plan.build(data, widths)
     parameters, flops = cost.parameters(module), cost.flops(module, (data.x_train[:1],))[0]
     sizer_fit(
         module, part, method, epochs=2, batch_size=batch, learning_rate=plan.setting(name, "learning_rate"),

@@ -16,19 +16,16 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from torch import nn
 
-from sizer import datasets, methods, networks
+from sizer import datasets, methods, networks, own_network, usercode
+from sizer.datasets import Data
 from sizer.errors import InputError, unknown
-from sizer.training import OPTIMIZERS
-from studies import presets
+from studies import checks, presets
 
-# The one baseline under an L2 penalty, which is the optimiser's and so no setting of the method.
-_DECAYS = "fixed-l2"
 _KNOBS = {kind.knob.name for kind in map(methods.method_class, methods.names()) if kind.knob}
 _NO_SWEEP = {"knob", "settings", "enqueue"}
-SAMPLERS = ("random", "grid", "qmc", "tpe", "gp")
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 _Rate = Annotated[float, Field(gt=0)]
 _Width = Annotated[int, Field(ge=1)]
 
@@ -102,8 +99,10 @@ class Plan(_Strict):
 
     Attributes:
         name: The evaluation's name; may hold one cell, `shrinknets-search/mlp-mnist`.
-        data: A name of `sizer.datasets.names()` or the path of an .npz file.
-        network: A name of `sizer.networks.names()`.
+        data: A name of `sizer.datasets.names()`, the path of an .npz file, or one's own `package.module:function`,
+            called as `sizer.datasets.load` says.
+        network: A name of `sizer.networks.names()`, or one's own `package.module:function`, called as
+            `function(input_shape, outputs)`; it gives the network that the sizing arms start from.
         widths: The widths that the sizing arms start from; the network's own defaults unless given.
         epochs: Epochs of every trial.
         trials: Trials of every arm.
@@ -129,6 +128,10 @@ class Plan(_Strict):
     validation: float = Field(default=0.2, gt=0, lt=1)
     sampler: str = "random"
     arms: dict[str, Arm] = Field(min_length=1)
+    # What the user's own functions are is settled once: their files may be edited while a sweep runs.
+    _codes: dict[str, usercode.Code] = PrivateAttr(default_factory=dict)
+    _widths: dict[str, int] = PrivateAttr(default_factory=dict)
+    _data: Data | None = PrivateAttr(default=None)
 
     def __init__(self, **values: Any) -> None:
         named = _named_arms(values)
@@ -136,12 +139,16 @@ class Plan(_Strict):
             super().__init__(**named)
         except ValidationError as error:
             raise _one_line(error, named) from None
-        _check(self)
+        for field in ("network", "data"):
+            if usercode.is_named(getattr(self, field)):
+                self._codes[field] = usercode.find(getattr(self, field))
+                self._codes[field].function()
+        checks.check(self)
 
     @field_validator("name")
     @classmethod
     def _plain_name(cls, name: str) -> str:
-        if not all(re.match(_NAME, part) for part in name.split("/")):
+        if not all(re.match(checks.NAME, part) for part in name.split("/")):
             raise ValueError("must be letters, digits, '.', '_' or '-'")
         return name
 
@@ -151,9 +158,34 @@ class Plan(_Strict):
 
     def layers(self, depth: int | None = None) -> tuple[str, ...]:
         """The resizable layers in the order they run, for `depth` or as many as the start widths say."""
+        if "network" in self._codes:
+            return tuple(self.start_widths())
         if depth is None and self.widths is not None:
             depth = len(self.widths)
         return networks.layers(self.network, depth)
+
+    def start_widths(self) -> dict[str, int]:
+        """Layer -> the width that sizing arms start from, in the order they run."""
+        if "network" not in self._codes:
+            widths = self.widths or networks.default_widths(self.network)
+            return dict(zip(self.layers(), widths, strict=True))
+        if not self._widths:
+            self._data = self.read_data()
+            self._widths = own_network.widths_of(self._codes["network"], self._data.input_shape, self._data.outputs)
+        return self._widths
+
+    def code(self, field: str) -> usercode.Code | None:
+        """The source of the user's own function for `network` or `data`; None where a name of ours stands there."""
+        return self._codes.get(field)
+
+    def read_data(self) -> Data:
+        """Gives the data, split and standardised; read anew, unless it was needed to check a network of one's own."""
+        held, self._data = self._data, None
+        return held or datasets.load(self.data, validation=self.validation, seed=self.seed)
+
+    def build(self, data: Data, widths: list[int] | None) -> nn.Module:
+        """The network with fresh weights for this data; `widths` as `studies.search.Point` has them."""
+        return build(self._codes.get("network") or self.network, data, widths)
 
     def setting(self, arm: str, field: str) -> Any:
         """The value of `field` that holds for `arm`: its own, else the plan's."""
@@ -161,7 +193,7 @@ class Plan(_Strict):
         return getattr(self, field) if own is None else own
 
     def spec(self) -> dict[str, Any]:
-        """The plan as plain JSON values; knobs stand under their own names, a data file with its SHA-256."""
+        """The plan as plain JSON values; knobs stand under their own names, files and functions with their SHA-256."""
         values = self.model_dump(exclude_none=True)
         for name, arm in self.arms.items():
             entry = values["arms"][name]
@@ -169,7 +201,14 @@ class Plan(_Strict):
                 entry[arm.knob_name] = entry.pop("knob")
         if Path(self.data).suffix == ".npz":
             values["data_sha256"] = _sha256(self.data, Path(self.data).stat().st_mtime_ns)
-        return values
+        return values | {f"{field}_sha256": code.sha256 for field, code in self._codes.items()}
+
+
+def build(network: str | usercode.Code, data: Data, widths: list[int] | None) -> nn.Module:
+    """A network of ours, by its name, or of the user's code, with fresh weights for this data."""
+    if isinstance(network, usercode.Code):
+        return own_network.build(network, data.input_shape, data.outputs, widths)
+    return networks.build(network, data.input_shape, data.outputs, widths)
 
 
 def study_name(plan: str, arm: str) -> str:
@@ -233,6 +272,8 @@ def _plan(
     if cell is not None:
         merged["name"] = f"{merged.get('name', '')}/{cell}"
     data = merged.get("data")
+    if any(usercode.is_named(str(merged.get(field, ""))) for field in ("network", "data")):
+        usercode.look_first(base)
     if isinstance(data, str | Path) and str(data).endswith(".npz"):
         folder = Path.cwd() if "data" in given else base
         merged["data"] = str((folder / Path(data).expanduser()).resolve())
@@ -274,81 +315,6 @@ def _named_arms(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, "arms": named}
 
 
-def _check(plan: Plan) -> None:
-    """What the fields cannot say alone: names that must exist, and what a kind of arm may draw."""
-    if plan.network not in networks.names():
-        raise unknown("network", plan.network, networks.names())
-    if Path(plan.data).suffix == ".npz":
-        if not Path(plan.data).is_file():
-            raise InputError(f"no data file at {plan.data}: give the path of an .npz file or one of {_list(datasets)}")
-    elif plan.data not in datasets.names():
-        raise unknown("data set", plan.data, datasets.names())
-    plan.layers()
-    for name, arm in plan.arms.items():
-        where = f"arms.{name}"
-        if not re.match(_NAME, name):
-            raise InputError(f"{where}: an arm's name must be letters, digits, '.', '_' or '-', got {name!r}")
-        optimizer, sampler = plan.setting(name, "optimizer"), plan.setting(name, "sampler")
-        if optimizer not in OPTIMIZERS:
-            raise unknown("optimizer", optimizer, OPTIMIZERS)
-        if sampler not in SAMPLERS:
-            raise unknown("sampler", sampler, SAMPLERS)
-        for setting in arm.settings:
-            if setting not in methods.method_class(arm.method).settings:
-                raise unknown(f"setting of {arm.method}", setting, methods.method_class(arm.method).settings)
-        try:
-            methods.create(arm.method, arm.knob.low if arm.knob else None, **arm.settings)
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
-        if arm.sizes:
-            _check_sizing(where, arm)
-        else:
-            _check_baseline(where, arm, plan, sampler)
-
-
-def _check_sizing(where: str, arm: Arm) -> None:
-    for point in arm.enqueue:
-        if isinstance(point, dict):
-            raise InputError(f"{where}.enqueue: points of {arm.knob_name} are positive numbers, got {point!r}")
-
-
-def _check_baseline(where: str, arm: Arm, plan: Plan, sampler: str) -> None:
-    if arm.widths is None:
-        raise InputError(f"{where}.widths is missing: a baseline draws its widths, such as {{low = 16, high = 4096}}")
-    if sampler == "grid":
-        raise InputError(f"{where}.sampler: grid is for a knob; draw widths with random, qmc, tpe or gp")
-    decays = arm.method == _DECAYS
-    if decays and arm.weight_decay is None:
-        raise InputError(f"{where}.weight_decay is missing: {arm.method} draws it, such as {{low = 1e-5, high = 1e-2}}")
-    if not decays and arm.weight_decay is not None:
-        raise InputError(f"{where}.weight_decay: {arm.method} has none; use the method fixed-l2")
-    layers = plan.layers(int(arm.depth.high) if arm.depth else None)
-    if isinstance(arm.widths, dict):
-        if extra := [layer for layer in arm.widths if layer not in layers]:
-            raise unknown(f"layer of {plan.network}", extra[0], layers)
-        if missing := [layer for layer in layers if layer not in arm.widths]:
-            raise InputError(f"{where}.widths lacks the layers {', '.join(missing)}: give a range for each of {layers}")
-    ranges = arm.widths.values() if isinstance(arm.widths, dict) else [arm.widths]
-    for bounds in [*ranges, *([arm.depth] if arm.depth else [])]:
-        if bounds.low < 1 or bounds.low != int(bounds.low) or bounds.high != int(bounds.high):
-            raise InputError(f"{where}: widths and depth are whole numbers from 1, got {bounds.low:g}..{bounds.high:g}")
-    for point in arm.enqueue:
-        _check_point(where, point, decays, plan, arm)
-
-
-def _check_point(where: str, point: float | dict[str, Any], decays: bool, plan: Plan, arm: Arm) -> None:
-    wanted = {"widths", "weight_decay"} if decays else {"widths"}
-    widths = point.get("widths") if isinstance(point, dict) else None
-    if not isinstance(point, dict) or set(point) != wanted or not isinstance(widths, list):
-        keys = " and ".join(sorted(wanted))
-        raise InputError(f"{where}.enqueue: a baseline's point is a table of {keys}, got {point}")
-    if any(not isinstance(value, int) or value < 1 for value in widths) or not point.get("weight_decay", 1) > 0:
-        raise InputError(f"{where}.enqueue: widths and weight_decay must be positive, got {point}")
-    depth = (int(arm.depth.low), int(arm.depth.high)) if arm.depth else (len(plan.layers()),) * 2
-    if not depth[0] <= len(widths) <= depth[1]:
-        raise InputError(f"{where}.enqueue: {len(widths)} widths given, {plan.network} has {depth[0]} to {depth[1]}")
-
-
 def _one_line(error: ValidationError, values: Mapping[str, Any]) -> InputError:
     """The first complaint of pydantic as one line: the field, what would be right, the value."""
     first = error.errors()[0]
@@ -378,7 +344,8 @@ def _one_line(error: ValidationError, values: Mapping[str, Any]) -> InputError:
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
     """What differs between two `Plan.spec()`, as `field: was X, now Y`; trials and description may differ."""
     lines: list[str] = []
-    moved = "data_sha256" in before and before.get("data_sha256") == now.get("data_sha256")
+    files = all(str(spec.get("data")).endswith(".npz") for spec in (before, now))
+    moved = files and before.get("data_sha256") == now.get("data_sha256")
     for key in dict.fromkeys([*before, *now]):
         if not prefix and (key in {"trials", "description"} or (key == "data" and moved)):
             continue
@@ -392,10 +359,6 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
 
 def _short(value: Any) -> str:
     return "a table" if isinstance(value, Mapping) else str(value)
-
-
-def _list(package: Any) -> str:
-    return ", ".join(package.names())
 
 
 @cache

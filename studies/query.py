@@ -186,13 +186,26 @@ def architecture(db: str | Path | Database, plan_name: str, row: pd.Series[Any])
         **{name: float(row[name]) for name in ("val_accuracy", "test_accuracy")},
         **{name: int(row[name]) for name in ("parameters", "flops")},
         "method": row["method"], **({row["knob_name"]: float(row["knob"])} if row["knob_name"] else {}),
-        "data": described["name"],
+        "data": described["name"], "training": _training(planned, row),
+        **{key: planned[key] for key in ("network_sha256",) if key in planned},
+        **{key: described[key] for key in ("network_folder",) if key in described},
     }  # fmt: skip
     built = Architecture(
         network=planned["network"], input_shape=tuple(described["input_shape"]), outputs=described["outputs"],
         task=described["task"], widths=dict(row["widths"]), preprocessing=described["preprocessing"], info=info,
     )  # fmt: skip
     return built, file
+
+
+def _training(planned: dict[str, Any], row: pd.Series[Any]) -> dict[str, Any]:
+    """How a trial was trained, for who wants to train its network again."""
+    arm = planned["arms"][row["arm"]]
+    weight_decay = float(row["knob"]) if row["knob_name"] == "weight_decay" else 0.0
+    return {
+        "data": planned["data"], "validation": planned["validation"], "data_seed": planned["seed"],
+        "seed": int(row["seed"]), "weight_decay": weight_decay,
+        **{key: arm.get(key, planned[key]) for key in ("epochs", "batch_size", "learning_rate", "optimizer")},
+    }  # fmt: skip
 
 
 class _Point(NamedTuple):

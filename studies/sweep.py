@@ -15,9 +15,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from sizer import datasets
 from sizer.datasets import Data
 from sizer.errors import InputError
+from studies import luggage
 from studies.database import Database, locate, plain_errors, plans, studies, trials
 from studies.driver import Driver, Watch, run_folder
 from studies.lease import Lease
@@ -84,7 +84,7 @@ def run(
         # Imported late: Ray takes seconds, and "all is done" needs none of it.
         from studies import cluster, workers
 
-        data = describe(datasets.load(plan.data, validation=plan.validation, seed=plan.seed))
+        data = plan.read_data()
         if address is not None:
             cluster.check_answers(address)
         opened.create()
@@ -93,8 +93,10 @@ def run(
     with plain_errors(opened), stop.listening(), Lease(opened, plan.name, watch.note) as lease:
         remaining(opened, plan)
         driver = Driver(plan, opened, lease, watch)
-        driver.begin(data)
+        driver.begin(describe(data, plan))
         try:
+            driver.packed = luggage.pack(plan, data, opened)
+            del data
             if driver.left:
                 # Listening again: Ray takes SIGTERM for itself when it starts.
                 with (
@@ -105,6 +107,8 @@ def run(
                     workers.run(driver, cpus=cpus_per_trial, gpus=gpus_per_trial, concurrency=at_once, check=stop.check)
         except (workers.Halt, KeyboardInterrupt):
             stop.reason = stop.reason or "interrupted"
+        finally:
+            luggage.unpack(plan, opened)
         left = remaining(opened, plan)
     ended = {arm: dict(counts) for arm, counts in driver.ended.items()}
     return Outcome(left=left, ended=ended, stopped=stop.reason, seconds=time.monotonic() - began)
@@ -130,16 +134,18 @@ def remaining(database: Database, plan: Plan) -> int:
     if before is not None and any(begun.values()):
         _check_same(plan, json.loads(before), begun)
     open_trials = sum(counts[arm]["RUNNING"] + max(0, plan.trials - begun[arm]) for arm in plan.arms)
-    patterns = [run_folder(database, name, "[0-9]*").name for name in names]
+    patterns = [*(run_folder(database, name, "[0-9]*").name for name in names), luggage.luggage(plan, database).name]
     return open_trials or sum(len(list(database.runs.glob(pattern))) for pattern in patterns)
 
 
-def describe(data: Data) -> dict[str, Any]:
-    """What the data is, as plain values: enough to rebuild a network for it."""
+def describe(data: Data, plan: Plan | None = None) -> dict[str, Any]:
+    """What the data is, as plain values: enough to rebuild a network for it; and where a network of one's own lies."""
+    code = plan.code("network") if plan is not None else None
     return {
         "name": data.name, "task": data.task, "input_shape": list(data.input_shape), "outputs": data.outputs,
         "preprocessing": data.preprocessing,
         **{part: len(getattr(data, f"x_{part}")) for part in ("train", "val", "test")},
+        **({"network_folder": code.folder} if code is not None else {}),
     }  # fmt: skip
 
 

@@ -20,9 +20,10 @@ import torch
 from ray import tune
 
 import sizer
-from sizer import Epoch, datasets, methods, networks
+from sizer import Epoch, datasets, methods
 from sizer.datasets import Data
 from sizer.errors import SizerError
+from studies import luggage, plan
 
 _LOCK_SECONDS = 30.0
 
@@ -55,17 +56,25 @@ def train(config: dict[str, Any]) -> None:
 def build(member: dict[str, Any], data: Data) -> torch.nn.Module:
     """The network of a trial, its weights drawn from the trial's seed."""
     torch.manual_seed(member["seed"])
-    return networks.build(member["network"], data.input_shape, data.outputs, member["widths"])
+    network = luggage.code_of(member["code"]) if "code" in member else member["network"]
+    return plan.build(network, data, member["widths"])
 
 
 @lru_cache(maxsize=2)
-def data_of(source: str, validation: float, seed: int) -> Data:
-    """The data, loaded once a process: a worker trains many trials on it."""
-    return datasets.load(source, validation=validation, seed=seed)
+def data_of(source: str, validation: float, seed: int, tensors: str | None) -> Data:
+    """The data, loaded once a process: a worker trains many trials on it.
+
+    Args:
+        source: As a plan names it.
+        validation: The share held out.
+        seed: Which rows are.
+        tensors: The file that holds what the user's own function gave; None where `source` is no function.
+    """
+    return datasets.load(source, validation=validation, seed=seed) if tensors is None else luggage.data_of(tensors)
 
 
 def _fit(member: dict[str, Any], name: dict[str, Any], device: str) -> dict[str, Any]:
-    data = data_of(member["data"], member["validation"], member["data_seed"])
+    data = data_of(member["data"], member["validation"], member["data_seed"], member.get("tensors"))
     decay = {"weight_decay": member["weight_decay"]} if member["weight_decay"] else {}
     method = methods.create(member["method"], member["knob"], **member["settings"], **decay)
 

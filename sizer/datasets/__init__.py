@@ -6,8 +6,10 @@ A file of this package that has ``read(folder) -> Raw`` is a data set of its own
 from __future__ import annotations
 
 import importlib
+import json
 import math
 import pkgutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sizer import usercode
 from sizer.datasets.cache import data_folder
 from sizer.datasets.npz import read_npz
-from sizer.datasets.raw import Raw, check
+from sizer.datasets.raw import KEYS, Raw, check
 from sizer.datasets.split import split
 from sizer.datasets.standardise import measure
 from sizer.errors import DataError, unknown
 
 __all__ = ["Data", "load", "names"]
+
+PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +74,9 @@ def load(source: str | Path, *, validation: float = 0.2, seed: int = 0, folder: 
 
     Args:
         source: A name of `names`, or the path of a user's .npz file with x_train, y_train, x_test and y_test. Integer
-            y are classes, float y regression targets; x is a table (N, F) or images (N, H, W) or (N, H, W, C).
+            y are classes, float y regression targets; x is a table (N, F) or images (N, H, W) or (N, H, W, C). Or
+            `package.module:function`, called without arguments: it gives these four by name or in this order, or
+            `Data`, which is taken as it is.
         validation: What part of the training set is held out, in (0, 1); of each class alike.
         seed: Which rows are held out; 0 or more.
         folder: Where downloads are kept; else SIZER_DATA, else the platform's cache folder.
@@ -85,7 +92,15 @@ def load(source: str | Path, *, validation: float = 0.2, seed: int = 0, folder: 
         raise DataError(f"validation must lie between 0 and 1, both excluded, got {validation}")
     if seed < 0:
         raise DataError(f"seed must be 0 or more, got {seed}")
-    name, called, raw = _read(source, folder)
+    if usercode.is_named(str(source)):
+        given = usercode.find(str(source))()
+        if isinstance(given, Data):
+            return _checked(given, str(source))
+        return _prepared(str(source), str(source), _arrays(given, str(source)), validation, seed)
+    return _prepared(*_read(source, folder), validation, seed)
+
+
+def _prepared(name: str, called: str, raw: Raw, validation: float, seed: int) -> Data:
     task = check(raw, called)
     classes = raw.y_train.astype(np.int64) if task == "classification" else None
     train, val = split(len(raw.x_train), validation, seed, classes, called)
@@ -127,6 +142,47 @@ def _read(source: str | Path, folder: Path | None) -> tuple[str, str, Raw]:
         raise unknown("data set", name, names())
     raw: Raw = importlib.import_module(f"{__name__}.{name}").read(data_folder(folder))
     return name, name, raw
+
+
+def _arrays(given: Any, called: str) -> Raw:
+    """What a user's function gave, as arrays."""
+    wanted = f"{called} must give sizer.datasets.Data, or arrays {', '.join(KEYS)} as a dict or tuple"
+    if isinstance(given, tuple | list) and len(given) == len(KEYS):
+        given = dict(zip(KEYS, given, strict=True))
+    if not isinstance(given, Mapping):
+        size = f" of {len(given)}" if isinstance(given, tuple | list) else ""
+        raise DataError(f"{wanted}; got a {type(given).__name__}{size}")
+    if missing := [key for key in KEYS if key not in given]:
+        raise DataError(f"{wanted}; got a dict without {', '.join(missing)}")
+    try:
+        return Raw(*(np.asarray(given[key]) for key in KEYS))
+    except (TypeError, ValueError, RuntimeError) as error:  # rows of unequal length, tensors of a GPU
+        raise DataError(f"{wanted}; they are none ({str(error).splitlines()[0]})") from None
+
+
+def _checked(data: Data, called: str) -> Data:
+    """A user's own `Data`, if its fields fit each other."""
+    if data.task not in ("classification", "regression"):
+        raise DataError(f"{called}: task must be classification or regression, got {data.task!r}")
+    for part in PARTS:
+        x, y = getattr(data, f"x_{part}"), getattr(data, f"y_{part}")
+        for key, value in (("x", x), ("y", y)):
+            if not isinstance(value, Tensor) or not len(value):
+                raise DataError(f"{called}: {key}_{part} must be a tensor of 1 row or more, got {type(value).__name__}")
+        if len(x) != len(y) or tuple(x.shape[1:]) != tuple(data.input_shape) or x.dtype != torch.float32:
+            raise DataError(
+                f"{called}: x_{part} must be float32 ({len(y)}, {', '.join(map(str, data.input_shape))}), as y_{part}"
+                f" and input_shape say, got {str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}"
+            )
+        classes = data.task == "classification"
+        if (y.dtype != torch.int64 or y.min() < 0 or y.max() >= data.outputs) if classes else y.dtype != torch.float32:
+            right = f"int64 classes 0 to {data.outputs - 1}" if classes else f"float32 (N, {data.outputs})"
+            raise DataError(f"{called}: y_{part} must be {right}, got {str(y.dtype).removeprefix('torch.')}")
+    try:
+        json.dumps(data.preprocessing)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{called}: preprocessing must be plain values for JSON ({error})") from None
+    return data
 
 
 def _parts(raw: Raw, train: np.ndarray[Any, Any], val: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:

@@ -88,8 +88,7 @@ class AutoSizing(Method):
     @torch.no_grad()
     def _small(self, group: Group) -> Tensor:
         """Units all of whose parameters are below the threshold: (width,) bool."""
-        slots = group.roles("scale", "shift") or group.roles("row", "bias")
-        largest = torch.stack([_by_unit(slot, group.width).abs().amax(1) for slot in slots]).amax(0)
+        largest = torch.stack([slot.by_unit(slot.ref.tensor, group).abs().amax(1) for slot in group.writers]).amax(0)
         return largest < self.threshold
 
     def _fill(self, slot: Slot, entries: Tensor) -> None:
@@ -125,10 +124,4 @@ PENALTIES: dict[str, Callable[[list[Tensor]], Tensor]] = {"weighted-l1": weighte
 
 
 def _incoming(group: Group) -> list[Tensor]:
-    return [_by_unit(slot, group.width) for slot in group.roles("row", "bias", "scale", "shift")]
-
-
-def _by_unit(slot: Slot, width: int) -> Tensor:
-    """A tensor's entries by unit: (width, n)."""
-    tensor = slot.ref.tensor.movedim(slot.dim, 0)
-    return tensor.reshape(slot.outer, width, slot.inner, -1).transpose(0, 1).reshape(width, -1)
+    return [slot.by_unit(slot.ref.tensor, group) for slot in group.roles("row", "bias", "scale", "shift")]

@@ -47,7 +47,16 @@ class Method:
     value: float = 0.0
 
     def __init__(self, value: float) -> None:
-        assert self.knob is not None
+        self.set_knob(value)
+
+    def set_knob(self, value: float) -> None:
+        """Gives the knob another value, for the steps to come.
+
+        Raises:
+            InputError: there is no knob, or the value is not positive.
+        """
+        if self.knob is None:
+            raise InputError(f"{self.name} has no knob to set, got {value}")
         if not (math.isfinite(value) and value > 0):
             raise InputError(f"{self.knob.name} must be a positive number, got {value}")
         self.value = value

@@ -1,7 +1,8 @@
 """Networks to start from, one family a file, found by its name. For studies and for users: plain modules, no method in.
 
 A file ``das_conv.py`` is the network ``das-conv``. It has ``DEFAULT``, the widths to start from, ``layers(depth)`` and
-``build(input_shape, outputs, widths)``, which is given widths that are already checked.
+``build(input_shape, outputs, widths)``, which is given widths that are already checked; ``OUTPUT = "map"`` where it
+gives values for each pixel.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import nn
 
 from sizer.errors import InputError, unknown
 
-__all__ = ["build", "default_widths", "layers", "names"]
+__all__ = ["build", "default_widths", "layers", "names", "output"]
 
 
 def names() -> tuple[str, ...]:
@@ -29,12 +30,12 @@ def build(name: str, input_shape: Sequence[int], outputs: int, widths: Sequence[
 
     Args:
         name: One of `names`.
-        input_shape: One input's shape, without the batch: (F,) or (C, H, W).
-        outputs: Values that it returns for an input: logits of classes, or regression values.
+        input_shape: One input's shape, without the batch: (F,), (C, L) or (C, H, W).
+        outputs: Values that it returns for an input, or for each pixel: logits of classes, or regression values.
         widths: Units of each layer of `layers`, in that order, each 1 or more; `default_widths` where None.
 
     Returns:
-        A module from float32 (N, *input_shape) to (N, outputs).
+        A module from float32 (N, *input_shape) to (N, outputs), or (N, outputs, H, W) where `output` is "map".
 
     Raises:
         UnknownNameError: There is no such network.
@@ -52,9 +53,10 @@ def build(name: str, input_shape: Sequence[int], outputs: int, widths: Sequence[
 
 
 def layers(name: str, depth: int | None = None) -> tuple[str, ...]:
-    """List the layers that have a width, by their path in the module and in the order they run.
+    """List the widths, by the path of the layer that each comes from and in the order they run.
 
-    The output layer ``out`` is not among them: its width is given by the data.
+    Layers that share a width, as those of a residual sum do, are one, named by the one that runs first. The width of an
+    attention layer is its heads. The output layer ``out`` is not among them: its width is given by the data.
 
     Args:
         name: One of `names`.
@@ -79,6 +81,16 @@ def default_widths(name: str) -> tuple[int, ...]:
     """
     widths: tuple[int, ...] = _family(name).DEFAULT
     return widths
+
+
+def output(name: str) -> str:
+    """Say what the network returns for an input: a "vector" of its outputs, or a "map" that has them for each pixel.
+
+    Raises:
+        UnknownNameError: There is no such network.
+    """
+    kind: str = getattr(_family(name), "OUTPUT", "vector")
+    return kind
 
 
 def _family(name: str) -> ModuleType:

@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import optuna
@@ -21,6 +21,7 @@ from sizer.methods import create
 from sizer.methods.shrinknets import ShrinkNets
 from sizer.net import Net
 from studies import sweep
+from tests.benchmarks import surgery
 from tests.studies.sweeps import Seen, small_plan
 
 Side = Callable[[], float]
@@ -110,39 +111,6 @@ def shrinking(epochs: int) -> tuple[Side, Side]:
     return lambda: seconds(ShrinkNets(1e-3), epochs), lambda: seconds(NeverRemoves(1e-3), 1) * epochs
 
 
-class Deep(nn.Module):
-    """Twenty layers: convolutions with normalisation and residual sums, and dense ones at the end."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(3, 32, 3, padding=1)
-        self.convs = nn.ModuleList(nn.Conv2d(32, 32, 3, padding=1) for _ in range(16))
-        self.norms = nn.ModuleList(nn.BatchNorm2d(32) for _ in range(16))
-        self.dense = nn.ModuleList([nn.Linear(32, 64), nn.Linear(64, 64)])
-        self.out = nn.Linear(64, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = torch.relu(self.first(x))
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = x + torch.relu(norm(conv(x)))
-        x = x.mean((2, 3))
-        for layer in self.dense:
-            x = torch.relu(layer(x))
-        return self.out(x)
-
-
-def attaching() -> tuple[Side, None]:
-    x = torch.randn(2, 3, 32, 32)
-
-    def ours() -> float:
-        module = Deep()
-        began = time.perf_counter()
-        sizer.attach(module, x, create("shrinknets", 1e-3))
-        return time.perf_counter() - began
-
-    return ours, None
-
-
 def orchestration(trials: int) -> tuple[Side, Side]:
     """Seconds a trial, the first two left out so that workers are warm: one worker, one epoch of a tiny network."""
     plan = small_plan(name="bench", widths=[8], epochs=1, trials=trials, batch_size=512, arms={"shrinknets": {}})
@@ -186,8 +154,15 @@ ROWS = {
         Row("shrinking", "ShrinkNets from 10,000 units (proximal, lambda 1e-3, 10 epochs of Fashion-MNIST): how many "
             "times faster than never removing (one epoch of it, times 10)",
             "at least 5", 5.0, False, lambda: shrinking(10), lambda ours, theirs: theirs / ours),
-        Row("attach", "attach() on a network of 20 layers, seconds",
-            "under 5", 5.0, True, attaching, lambda ours, _: ours),
+        *(Row(f"attach-{name}", f"attach() on {name} at its default widths, seconds",
+              "under 5", 5.0, True, partial(surgery.attaching, name), lambda ours, _: ours)
+          for name in networks.names()),
+        Row("removal", "16 units taken from each width of resnet18 in turn, against Torch-Pruning",
+            "at most 0.5", 0.5, True, lambda: surgery.removing(16)),
+        Row("gated-resnet18", "a training step of resnet18 with gates against one without, 32 CIFAR-sized images",
+            "at most 1.1", 1.1, True, lambda: surgery.gated("resnet18", surgery.CIFAR, 32, 2)),
+        Row("gated-lenet", "a training step of lenet (50, 50, 5000) with gates against one without, 256 images",
+            "at most 1.3", 1.3, True, lambda: surgery.gated("lenet", (1, 28, 28), 256, 5)),
         Row("orchestration", "a trial through Ray and the database against plain Optuna, warm workers: seconds more",
             "under 0.3", 0.3, True, lambda: orchestration(8), lambda ours, theirs: ours - theirs),
     )

@@ -6,6 +6,7 @@ from torch import nn
 
 from sizer import networks
 from sizer.errors import InputError
+from sizer.groups import find_groups
 
 IMAGE = (3, 17, 22)  # what is left of the sides differs too
 
@@ -22,48 +23,50 @@ def build(name: str, seed: int = 0) -> nn.Module:
     return networks.build(name, IMAGE, 7, widths(name)).eval()
 
 
+def result(name: str, batch: int, outputs: int = 7) -> tuple[int, ...]:
+    """The shape of what the network returns for a batch of `IMAGE`."""
+    return {"vector": (batch, outputs), "map": (batch, outputs, *IMAGE[1:])}[networks.output(name)]
+
+
+def found(network: nn.Module) -> list[tuple[str, int]]:
+    """The free widths of any network, without knowing its family."""
+    return [(group.name, group.width) for group in find_groups(network, (torch.randn(2, *IMAGE),)).free]
+
+
 def test_it_takes_any_batch_and_gives_one_value_an_output(name):
     network = build(name)
     for batch in (1, 5):
         out = network(torch.randn(batch, *IMAGE))
-        assert out.shape == (batch, 7)
+        assert out.shape == result(name, batch)
         assert out.isfinite().all()
 
 
 def test_it_returns_logits_or_values_and_no_probabilities(name):
     out = build(name)(10 * torch.randn(20, *IMAGE))
     assert (out < 0).any()
-    assert not torch.allclose(out.exp().sum(1), torch.ones(20))
+    assert not torch.allclose(out.exp().sum(1), torch.ones(()))
 
 
-def test_its_layers_are_its_submodules_in_the_order_they_run(name):
-    network = build(name)
-    ran: list[str] = []
-    for path, module in network.named_modules():
-        if isinstance(getattr(module, "weight", None), nn.Parameter):
-            module.register_forward_hook(lambda _m, _i, _o, path=path: ran.append(path))
-    network(torch.zeros(2, *IMAGE))
-    assert (*networks.layers(name), "out") == tuple(ran)
-
-
-def test_each_layer_has_the_width_it_was_given(name):
-    network = build(name)
-    for layer, width in zip(networks.layers(name), widths(name), strict=True):
-        assert network.get_submodule(layer).weight.shape[0] == width
+def test_its_layers_are_all_its_free_widths_in_the_order_they_run_and_as_given(name):
+    assert found(build(name)) == list(zip(networks.layers(name), widths(name), strict=True))
 
 
 def test_its_default_widths_are_one_a_layer(name):
     default = networks.default_widths(name)
-    assert len(default) == len(networks.layers(name)) == len(networks.layers(name, len(default)))
     assert min(default) >= 1
-    network = networks.build(name, IMAGE, 7)
-    for layer, width in zip(networks.layers(name), default, strict=True):
-        assert network.get_submodule(layer).weight.shape[0] == width
+    assert len(networks.layers(name, len(default))) == len(default)
+    chosen, given = networks.build(name, IMAGE, 7), networks.build(name, IMAGE, 7, default)
+    shapes = [{path: value.shape for path, value in network.state_dict().items()} for network in (chosen, given)]
+    assert shapes[0] == shapes[1]
+
+
+def test_its_last_layer_is_out_and_has_one_row_an_output(name):
+    assert build(name).get_submodule("out").weight.shape[0] == 7
 
 
 def test_every_width_may_be_one(name):
     network = networks.build(name, IMAGE, 1, [1] * len(networks.layers(name)))
-    assert network.eval()(torch.randn(2, *IMAGE)).shape == (2, 1)
+    assert network.eval()(torch.randn(2, *IMAGE)).shape == result(name, 2, outputs=1)
 
 
 def test_a_width_under_one_is_refused(name):
@@ -73,28 +76,35 @@ def test_a_width_under_one_is_refused(name):
 
 def test_the_seed_decides_its_weights_and_its_biases_start_at_zero(name):
     first, again, other = build(name), build(name), build(name, seed=1)
-    for path, weight in first.state_dict().items():
-        assert torch.equal(weight, again.state_dict()[path])
+    for path, value in first.state_dict().items():
+        assert torch.equal(value, again.state_dict()[path])
+    for path, parameter in first.named_parameters():
         if path.endswith("bias"):
-            assert not weight.any()
+            assert not parameter.any(), path
+        elif parameter.dim() == 1:
+            assert (parameter == 1).all(), f"{path} is a normalisation's scale"
         else:
-            assert not torch.equal(weight, other.state_dict()[path])
+            assert not torch.equal(parameter, other.get_parameter(path)), path
 
 
-def test_torch_export_follows_it_with_any_batch(name):
+def test_torch_export_follows_it_with_any_batch_and_names_its_input_alike(name):
     network = build(name)
     batch = torch.export.Dim("batch", min=2)
     program = torch.export.export(network, (torch.randn(4, *IMAGE),), dynamic_shapes=({0: batch},))
     x = torch.randn(9, *IMAGE)
     torch.testing.assert_close(program.module()(x), network(x))
+    assert program.graph_signature.user_inputs == ("input",)
 
 
 def test_its_forward_states_no_width(name):
-    """Each layer's parameters put in from a network of other widths: the forward follows them."""
+    """Each layer's tensors put in from a network of other widths: the forward follows them."""
     network, other = build(name), networks.build(name, IMAGE, 7, [w + 2 for w in widths(name)]).eval()
-    for path, parameter in other.named_parameters():
+    for path, tensor in [*other.named_parameters(), *other.named_buffers()]:
         owner, _, leaf = path.rpartition(".")
-        setattr(network.get_submodule(owner), leaf, parameter)
+        setattr(network.get_submodule(owner), leaf, tensor)
+    for path, module in other.named_modules():
+        if hasattr(module, "groups"):
+            network.get_submodule(path).groups = module.groups
     x = torch.randn(3, *IMAGE)
     torch.testing.assert_close(network(x), other(x))
 
@@ -105,3 +115,16 @@ def test_gradients_reach_every_parameter(name):
     for path, parameter in network.named_parameters():
         assert parameter.grad is not None, path
         assert parameter.grad.abs().sum() > 0, path
+
+
+def test_training_moves_every_layer_by_more_than_rounding(name):
+    """It would not move a bias that a batch normalisation takes away again."""
+    network = build(name).train()
+    network(torch.randn(32, *IMAGE)).square().sum().backward()
+    largest = {
+        f"{path}.{leaf}": float(parameter.grad.abs().max())
+        for path, module in network.named_modules()
+        if not hasattr(module, "running_mean")  # its own shift may be taken away by the next one
+        for leaf, parameter in module.named_parameters(recurse=False)
+    }
+    assert min(largest.values()) > 1e-5 * max(largest.values()), min(largest, key=largest.__getitem__)

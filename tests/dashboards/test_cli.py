@@ -23,6 +23,7 @@ COMMANDS = {
     "status": "PLAN --db",
     "compare": "PLAN --threshold --db",
     "best": "PLAN --arm --max-params --max-flops --out --db",
+    "retrain": "FOLDER --data --epochs --seeds --from-scratch --learning-rate --batch-size --optimizer --out",
     "report": "PLAN --out --db",
     "dashboard": "--port --writable --db",
     "presets": "NAME",

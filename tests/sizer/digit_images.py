@@ -10,8 +10,22 @@ from torch.nn import functional as F
 from sizer import datasets
 from sizer.datasets import Data
 
-WIDTHS = {"mlp": [14, 12, 10], "lenet": [6, 8, 20], "das-conv": [6, 8, 6, 8, 20]}
+WIDTHS = {
+    "mlp": [14, 12, 10],
+    "lenet": [6, 8, 20],
+    "das-conv": [6, 8, 6, 8, 20],
+    "conv1d": [6, 8, 7],
+    "densenet": [6, *[5, 4] * 6, 7, *[5, 4] * 6, 6, *[5, 4] * 6],
+    "mobilenetv2": [6, 5, *[7, 5, 6] * 2, *[7, 6, 5] * 5, 6, 8],
+    "resnet18": [6, 4, 5, *[6, 7, 5] * 3],
+    "unet": [4, 5, 6, 5, 7, 6, 4, 5, 6, 4, 6, 5],
+    "vgg11": [5, 6, 7, 6, 8, 7, 6, 8],
+    "vit": [4, 8, 5, 6, 4, 7] * 2,
+}
 """Small start widths for each network; others start with their own defaults."""
+
+PIXELS = {"lenet": 16}
+"""The side of the pictures, where 8 is too small."""
 
 
 @cache
@@ -28,4 +42,4 @@ def digits(pixels: int = 8, samples: int = 400) -> Data:
 
 def pictures(network: str) -> Data:
     """Digits at the size that a network needs."""
-    return digits(16 if network == "lenet" else 8)
+    return digits(PIXELS.get(network, 8))

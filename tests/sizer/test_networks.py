@@ -1,6 +1,8 @@
 """Networks: the papers' shapes, counts and initialisation, and widths that cannot be."""
 
+import importlib
 import math
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -77,12 +79,142 @@ def test_every_hidden_layer_and_no_other_has_the_papers_activation(name, activat
 
 
 @pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("vgg11", 9_228_362),
+        ("resnet18", 11_173_962),
+        ("mobilenetv2", 2_236_682),
+        ("densenet", 176_122),
+        ("unet", 1_864_714),
+        ("vit", 810_890),
+        ("conv1d", 267_146),
+    ],
+)
+def test_a_family_has_the_count_of_parameters_that_its_file_states(name, count):
+    assert parameters(networks.build(name, (3, 32, 32), 10)) == count
+    assert f"{count:,} parameters" in " ".join(str(importlib.import_module(f"sizer.networks.{name}").__doc__).split())
+
+
+@pytest.mark.parametrize(
+    ("name", "sides"),
+    [
+        ("vgg11", [(32, 32), (16, 16), (8, 8), (4, 4), (2, 2), (1, 1)]),
+        ("resnet18", [(32, 32), (16, 16), (8, 8), (4, 4), (1, 1)]),
+        ("mobilenetv2", [(32, 32), (4, 4), (1, 1)]),
+        ("densenet", [(32, 32), (16, 16), (8, 8), (1, 1)]),
+    ],
+)
+def test_a_convolutional_family_has_its_sides_for_cifar(name, sides):
+    network = networks.build(name, (3, 32, 32), 10, [2] * len(networks.layers(name))).eval()
+    assert list(dict.fromkeys(shape[1:] for shape in sizes(network, 3, 32, 32) if len(shape) == 3)) == sides
+
+
+def test_vgg11_pools_where_the_paper_does():
+    parts = [name for name, _ in networks.build("vgg11", (3, 32, 32), 10, [2] * 8).named_children()]
+    order = "".join(name[0] for name in parts if name.startswith(("conv", "pool")))
+    assert order == "cpcpccpccpccp"
+
+
+@pytest.mark.parametrize("name", ["vgg11", "resnet18", "mobilenetv2", "densenet", "unet", "vit", "conv1d"])
+@pytest.mark.parametrize("sides", [(1, 1), (5, 16), (8, 8), (33, 2)])
+def test_images_of_any_size_can_be_trained_on(name, sides):
+    network = networks.build(name, (1, *sides), 3, [4] * len(networks.layers(name)))
+    out = network(torch.randn(2, 1, *sides))
+    assert out.shape == ((2, 3, *sides) if networks.output(name) == "map" else (2, 3))
+    assert out.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["das-conv", "vgg11", "resnet18", "mobilenetv2", "densenet", "unet", "vit"])
+@pytest.mark.parametrize("input_shape", [(64,), (3, 64), (3, 4, 8, 8)])
+def test_what_is_no_image_is_refused_by_name(name, input_shape):
+    said = re.escape(f"{name} needs images (channels, height, width), got input shape {input_shape}; mlp takes any")
+    with pytest.raises(InputError, match=said):
+        networks.build(name, input_shape, 10)
+
+
+def test_only_a_unet_returns_maps():
+    assert [name for name in networks.names() if networks.output(name) == "map"] == ["unet"]
+
+
+def test_a_residual_sum_adds_the_input_of_its_block():
+    for name, block in (("resnet18", "layer1.0"), ("mobilenetv2", "blocks.2")):
+        part = networks.build(name, (3, 8, 8), 10, [4] * len(networks.layers(name))).eval().get_submodule(block)
+        x = torch.rand(2, 4, 8, 8)
+        torch.nn.init.zeros_(part.get_submodule("bn2" if name == "resnet18" else "bn3").weight)
+        torch.testing.assert_close(part(x), x)
+
+
+def test_mobilenetv2_is_the_papers_table_of_blocks():
+    blocks = networks.build("mobilenetv2", (3, 32, 32), 10).blocks
+    strides = [at for at, block in enumerate(blocks) if block.depthwise.stride == (2, 2)]
+    assert strides == [3, 6, 13]
+    assert [at for at, block in enumerate(blocks) if not block.adds] == [0, 1, 3, 6, 10, 13, 16]
+    for block in blocks[1:]:
+        assert block.expand.out_channels == block.depthwise.groups == 6 * block.expand.in_channels
+    assert [block.project.out_channels for block in blocks if not block.adds] == [16, 24, 32, 64, 96, 160, 320]
+
+
+def test_a_dense_layer_passes_its_input_on_and_adds_its_growth():
+    layer = networks.build("densenet", (3, 8, 8), 10).eval().get_submodule("block1.3")
+    x = torch.randn(2, 24 + 3 * 12, 8, 8)
+    assert layer(x).shape == (2, 24 + 4 * 12, 8, 8)
+    torch.testing.assert_close(layer(x)[:, :60], x)
+
+
+def test_a_unet_keeps_pixels_in_their_places_where_sides_are_odd():
+    torch.manual_seed(0)
+    network = networks.build("unet", (1, 81, 87), 2, [4] * 12).eval()
+    x = torch.randn(1, 1, 84, 88)
+    inside = (..., slice(40, 44), slice(40, 44))  # farther from all borders than a pixel sees
+    torch.testing.assert_close(network(x[..., :81, :87])[inside], network(x)[inside])
+    assert network(x[..., :6, :5]).shape == (1, 2, 6, 5)
+
+
+def test_the_heads_of_a_vit_are_those_of_torchs_attention():
+    block = networks.build("vit", (1, 8, 8), 10, [2, 8] * 6).blocks[0].attn
+    x = torch.randn(2, 5, 128)
+    query, key, value = (part.unflatten(-1, (2, 32)) for part in block.qkv(x).chunk(3, -1))
+    scores = torch.einsum("nqhd,nkhd->nhqk", query, key) / math.sqrt(32)
+    seen = torch.einsum("nhqk,nkhd->nqhd", scores.softmax(-1), value)
+    torch.testing.assert_close(block(x), block.proj(seen.flatten(2)))
+
+
+def test_a_vit_sees_every_pixel_and_where_it_stands():
+    torch.manual_seed(0)
+    network = networks.build("vit", (1, 7, 9), 10, [1, 4] * 6)
+    x = torch.randn(1, 1, 7, 9, requires_grad=True)
+    network(x)[0, 0].backward()
+    assert (x.grad != 0).all()
+    assert network.positions.shape == (2 * 3, 128)
+    assert not torch.allclose(network(x), network(x.flip(-1)))
+
+
+@pytest.mark.parametrize("input_shape", [(9,), (4, 9), (3, 2, 5)])
+def test_conv1d_reads_signals_and_the_pixels_of_images_as_steps(input_shape):
+    network = networks.build("conv1d", input_shape, 2, [4, 5, 6, 7]).eval()
+    x = torch.randn(3, *input_shape)
+    assert network(x).shape == (3, 2)
+    steps = dict(network.named_children())["steps"](x)
+    torch.testing.assert_close(steps, x.reshape(3, -1, math.prod(input_shape[1:] or input_shape)))
+    assert [conv.kernel_size for conv in network if isinstance(conv, nn.Conv1d)] == [(7,), (5,), (3,), (3,)]
+
+
+@pytest.mark.parametrize(
     ("name", "input_shape", "path", "std"),
     [
         ("mlp", (1, 28, 28), "dense2", math.sqrt(2) * math.sqrt(2 / 1000)),
         ("lenet", (1, 28, 28), "conv2", math.sqrt(2) * math.sqrt(2 / (100 * 25))),
         ("das-conv", (1, 28, 28), "conv2", math.sqrt(1 / (100 * 9))),
         ("das-conv", (1, 28, 28), "dense", math.sqrt(1 / (100 * 49))),
+        ("vgg11", (3, 32, 32), "conv4", math.sqrt(2 / (256 * 9))),
+        ("resnet18", (3, 32, 32), "layer2.0.shortcut.0", math.sqrt(2 / 64)),
+        ("mobilenetv2", (3, 32, 32), "blocks.16.depthwise", math.sqrt(2 / 9)),
+        ("densenet", (3, 32, 32), "block3.5.conv1", math.sqrt(2 / 120)),
+        ("unet", (3, 32, 32), "decode1.conv1", math.sqrt(2 / (128 * 9))),
+        ("unet", (3, 32, 32), "up1", math.sqrt(1 / 128)),
+        ("vit", (3, 32, 32), "blocks.3.mlp.fc1", math.sqrt(2 / (128 + 256))),
+        ("vit", (3, 32, 32), "patches", math.sqrt(2 / (48 + 128))),
+        ("conv1d", (3, 1024), "conv2", math.sqrt(2 / (128 * 5))),
     ],
 )
 def test_weights_start_as_in_the_papers(name, input_shape, path, std):
@@ -90,7 +222,8 @@ def test_weights_start_as_in_the_papers(name, input_shape, path, std):
     weight = networks.build(name, input_shape, 10).get_submodule(path).weight.detach()
     assert float(weight.std()) == pytest.approx(std, rel=0.02)
     assert abs(float(weight.mean())) < std / 20
-    assert float(weight.abs().max()) > 3 * std
+    largest = float(weight.abs().max())
+    assert largest <= 1.01 * math.sqrt(3) * std if name == "vit" else largest > 3 * std
 
 
 @pytest.mark.parametrize("input_shape", [(1, 8, 8), (1, 15, 28), (1, 28, 15), (64,)])
@@ -100,16 +233,11 @@ def test_lenet_refuses_inputs_of_which_nothing_would_be_left(input_shape):
     assert networks.build("lenet", (1, 16, 16), 10, [2, 3, 4])(torch.zeros(5, 1, 16, 16)).shape == (5, 10)
 
 
-def test_das_conv_refuses_a_table():
-    with pytest.raises(InputError, match=r"das-conv needs images .* got input shape \(64,\)"):
-        networks.build("das-conv", (64,), 10)
-
-
 @pytest.mark.parametrize("name", ["perceptron", "das_conv", "", "__init__"])
 def test_an_unknown_network_lists_those_there_are(name):
-    for call in (lambda: networks.layers(name), lambda: networks.default_widths(name)):
+    for call in (networks.layers, networks.default_widths, networks.output):
         with pytest.raises(UnknownNameError, match=f"unknown network '{name}'; there are: .*mlp"):
-            call()
+            call(name)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +249,8 @@ def test_an_unknown_network_lists_those_there_are(name):
         ("mlp", [5.5], r"widths of mlp must be whole numbers, got \[5.5\]"),
         ("lenet", [5, 5], r"lenet has 3 widths \(conv1, conv2, dense\), got 2"),
         ("das-conv", [5] * 6, "das-conv has 5 widths .*, got 6"),
+        ("conv1d", [], "conv1d needs 1 width or more, got 0"),
+        ("resnet18", [5], r"resnet18 has 12 widths \(conv1, layer1.0.conv1, .*\), got 1"),
     ],
 )
 def test_widths_that_cannot_be_are_refused(name, widths, said):

@@ -25,12 +25,17 @@ def thetas(net: Net) -> list[torch.Tensor]:
     return [parameter.detach() for parameter in net.gates.parameters()]
 
 
-def test_a_gate_multiplies_its_layers_output_by_theta_above_zero() -> None:
+@pytest.mark.parametrize("samples", [1, 50])
+def test_a_gate_multiplies_what_is_read_of_a_layer_by_theta_above_zero(samples: int) -> None:
     net = small(1e-3, start="ones")
-    x = torch.randn(4, 3)
-    plain = net.module[0](x).detach()
-    thetas(net)[0][:] = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, 1.0])
-    assert torch.allclose(net.module[0](x).detach(), plain * torch.tensor([2.0, 1.0, 0.5, 0.0, 0.0, 1.0]))
+    x = torch.randn(samples, 3)  # few samples are multiplied themselves, for many the weight is
+    factors = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, 1.0])
+    thetas(net)[0][:] = factors
+    _, relu1, second, relu2, out = net.module
+    with torch.no_grad():
+        units = relu1(net.module[0](x)) * factors.relu()
+        expected = out(relu2(units @ second.weight.T + second.bias))
+        assert torch.allclose(net(x), expected, atol=1e-6)
 
 
 def test_theta_begins_uniform_or_at_one() -> None:

@@ -9,7 +9,8 @@ import pytest
 from optuna.trial import TrialState
 
 from studies import search
-from studies.plan import SAMPLERS, Plan
+from studies.checks import SAMPLERS
+from studies.plan import Plan
 from tests.studies.sweeps import small_plan
 
 KNOB = {"lambda": {"low": 1e-4, "high": 1e-2}}

@@ -1,0 +1,239 @@
+"""A run: its epochs, one after the other, trained, measured, kept and taken up again."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from numbers import Real
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sizer import cost
+from sizer.batches import Part
+from sizer.checkpoint import load_run, save_run, save_tensors
+from sizer.errors import InputError
+from sizer.history import Epoch, best_epoch, epochs_since_better, front
+from sizer.net import Net
+from sizer.passes import Passes
+from sizer.progress import Bar
+from sizer.stepper import Stepper
+
+STATE = "state.safetensors"
+
+
+@dataclass
+class Run:
+    """What came of a training run.
+
+    Attributes:
+        net: the network as it stands after the last epoch; ``net.finish()`` makes it plain.
+        history: its epochs.
+        status: ``complete``; ``collapsed``: a layer would have lost its last unit, and training ended as a valid
+            result; ``diverged``: the loss, or the validation metric, was no longer finite.
+        reason: why it ended early, be it complete (its patience ended) or not; else empty.
+    """
+
+    net: Net
+    history: list[Epoch] = field(default_factory=list)
+    status: str = "complete"
+    reason: str = ""
+
+    @property
+    def best(self) -> Epoch | None:
+        """The best validation epoch; None if there is no epoch."""
+        return best_epoch(self.history) if self.history else None
+
+
+class Training:
+    """The epochs of a run: trained, measured, kept, reported."""
+
+    def __init__(
+        self,
+        net: Net,
+        parts: dict[str, Part | None],
+        passes: Passes,
+        knob: Callable[[int], float] | None,
+        patience: int | None,
+    ) -> None:
+        self.net = net
+        self.parts = parts
+        self.passes = passes
+        self.knob = knob
+        self.patience = patience
+        self.so_far = Run(net)
+
+    def run(
+        self,
+        make_stepper: Callable[[], Stepper],
+        seed: int,
+        folder: Path | None,
+        on_epoch: Callable[[Epoch], None] | None,
+        progress: bool,
+    ) -> Run:
+        run, net = self.so_far, self.net
+        stepper = self._resumed(folder, make_stepper)
+        assert net.epochs is not None
+        bar = Bar(net.epochs, net.epoch, net.steps_per_epoch) if progress else None
+        try:
+            if on_epoch is not None:
+                for epoch in run.history:
+                    on_epoch(epoch)
+            while run.status == "complete" and not run.reason and net.epoch < net.epochs:
+                seed_all(seed, net.epoch + 1)
+                record = self._epoch(stepper, bar)
+                if record is None:
+                    break
+                if folder is not None:
+                    self._keep(folder, stepper)
+                if bar is not None:
+                    bar.end_epoch(record)
+                if on_epoch is not None:
+                    on_epoch(record)
+        finally:
+            if bar is not None:
+                bar.close()
+        return run
+
+    def _resumed(self, folder: Path | None, make_stepper: Callable[[], Stepper]) -> Stepper:
+        """The optimiser, with network and history brought to where the folder's state is."""
+        run = self.so_far
+        if folder is None or not (folder / STATE).exists():
+            return make_stepper()
+        kept = load_run(folder / STATE, self.net)
+        run.history = [Epoch.from_dict(fields) for fields in kept.notes["history"]]
+        run.status, run.reason = kept.notes["status"], kept.notes["reason"]
+        if run.status == "complete":
+            run.reason = self._impatient()
+        self.passes.seconds = run.history[-1].seconds
+        self.passes.training_flops = run.history[-1].training_flops
+        for name, generator in self._generators().items():
+            if name in kept.extra:
+                generator.set_state(kept.extra[name])
+        stepper = make_stepper()
+        stepper.restore(kept.states, kept.extra)
+        return stepper
+
+    def _epoch(self, stepper: Stepper, bar: Bar | None) -> Epoch | None:
+        """Trains and measures one more epoch; None if it diverged."""
+        run, net = self.so_far, self.net
+        if self.knob is not None:
+            self._turn(self.knob)
+        part = self.parts["train"]
+        assert part is not None
+        loss, accuracy = self.passes.train(part, stepper, bar.step if bar is not None else _nothing)
+        if not math.isfinite(loss):
+            run.status, run.reason = "diverged", f"the loss became {loss} in epoch {net.epoch}"
+            return None
+        if net.collapsed:
+            run.status = "collapsed"
+            run.reason = f"{', '.join(net.collapsed)} would have lost the last unit in epoch {net.epoch}"
+        record = self._record(loss, accuracy)
+        for name, value in (("loss", record.val_loss), ("metric", record.val_accuracy)):
+            if not math.isfinite(value):
+                run.status, run.reason = "diverged", f"the validation {name} became {value}"
+                return None
+        run.history.append(record)
+        stepper.end_epoch(record)
+        if run.status == "complete":
+            run.reason = self._impatient()
+        return record
+
+    def _turn(self, knob: Callable[[int], float]) -> None:
+        epoch, name = self.net.epoch + 1, getattr(self.net.method.knob, "name", "knob")
+        value = knob(epoch)
+        if not (isinstance(value, Real) and math.isfinite(value) and value > 0):
+            raise InputError(f"knob({epoch}) must give {name} as a positive number, got {value!r}")
+        if hasattr(self.net, "knob"):
+            self.net.knob = value
+        else:
+            self.net.method.value = value
+
+    def _impatient(self) -> str:
+        """Why training ends before its last epoch: its patience is at an end; empty if it is not."""
+        history = self.so_far.history
+        waited, last = epochs_since_better(history), history[-1].epoch
+        if self.patience is None or waited < self.patience or last == self.net.epochs:
+            return ""
+        return (
+            f"no better validation metric since epoch {last - waited}: ended in epoch {last} (patience {self.patience})"
+        )
+
+    def _record(self, loss: float, accuracy: float) -> Epoch:
+        val_loss, val_accuracy = self.passes.measure(self.parts["val"])
+        test_loss, test_accuracy = self.passes.measure(self.parts["test"])
+        return Epoch(
+            epoch=self.net.epoch,
+            train_loss=loss,
+            train_accuracy=accuracy,
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            test_loss=test_loss,
+            test_accuracy=test_accuracy,
+            widths=self.net.widths,
+            parameters=cost.parameters(self.net.module),
+            flops=self.passes.flops()[0],
+            training_flops=self.passes.training_flops,
+            seconds=self.passes.seconds,
+            peak_memory=cost.peak_memory(self.passes.forward.device),
+        )
+
+    def _keep(self, folder: Path, stepper: Stepper) -> None:
+        """Weights of the run's front, then its state: a run cut off between the two trains its epoch again."""
+        run = self.so_far
+        chosen = {weights_file(folder, epoch.epoch) for epoch in front(run.history)}
+        newest = weights_file(folder, self.net.epoch)
+        if newest in chosen:
+            save_tensors(newest, self.net.plain_state())
+        notes = {
+            "status": run.status,
+            "reason": run.reason,
+            "history": [epoch.to_dict() for epoch in run.history],
+        }
+        generators = {name: generator.get_state() for name, generator in self._generators().items()}
+        save_run(folder / STATE, self.net, stepper.optimizer, notes, {**stepper.state(), **generators})
+        for path in folder.glob("epoch-*.safetensors"):
+            if path not in chosen:
+                path.unlink()
+
+    def _generators(self) -> dict[str, torch.Generator]:
+        """The random generators of the user's own DataLoaders."""
+        return {
+            f"generator-{name}-{at}": generator
+            for name, part in self.parts.items()
+            if part is not None
+            for at, generator in enumerate(part.generators)
+        }
+
+
+def weights_file(folder: Path, epoch: int) -> Path:
+    """Where ``fit`` keeps the plain network's weights of an epoch."""
+    return folder / f"epoch-{epoch}.safetensors"
+
+
+def _nothing() -> None:
+    pass
+
+
+def seed_all(seed: int, epoch: int) -> None:
+    """One stream of random numbers an epoch, so that a run that goes on draws what it would have drawn."""
+    value = (seed * 1_000_003 + epoch) % 2**63
+    torch.manual_seed(value)
+    np.random.seed(value % 2**32)  # what Datasets and augmentations of others draw from
+    random.seed(value)
+
+
+@contextmanager
+def random_states(device: torch.device) -> Iterator[None]:
+    """Leaves the global random states as they were."""
+    numpys, pythons = np.random.get_state(), random.getstate()
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        np.random.set_state(numpys)
+        random.setstate(pythons)

@@ -1,0 +1,104 @@
+"""What makes a plan fit to run, beyond the types of its fields: its names exist, and its arms draw what they may."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sizer import datasets, methods, networks
+from sizer.errors import InputError, unknown
+from sizer.training import OPTIMIZERS
+
+if TYPE_CHECKING:
+    from studies.plan import Arm, Plan
+
+SAMPLERS = ("random", "grid", "qmc", "tpe", "gp")
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+# The one baseline under an L2 penalty, which is the optimiser's and so no setting of the method.
+_DECAYS = "fixed-l2"
+
+
+def check(plan: Plan) -> None:
+    """Checks what the fields of a plan cannot say alone: names that must exist, and what a kind of arm may draw.
+
+    Raises:
+        InputError: Something does not fit; the message names the field, the value and what would be right.
+    """
+    own = plan.code("network") is not None
+    if not own and plan.network not in networks.names():
+        raise unknown("network", plan.network, networks.names())
+    if own and plan.widths is not None:
+        raise InputError(f"widths: sizing arms start from what {plan.network} builds; leave out {plan.widths}")
+    if Path(plan.data).suffix == ".npz":
+        if not Path(plan.data).is_file():
+            known = ", ".join(datasets.names())
+            raise InputError(f"no data file at {plan.data}: give the path of an .npz file or one of {known}")
+    elif plan.code("data") is None and plan.data not in datasets.names():
+        raise unknown("data set", plan.data, datasets.names())
+    plan.layers()
+    for name, arm in plan.arms.items():
+        where = f"arms.{name}"
+        if not re.match(NAME, name):
+            raise InputError(f"{where}: an arm's name must be letters, digits, '.', '_' or '-', got {name!r}")
+        optimizer, sampler = plan.setting(name, "optimizer"), plan.setting(name, "sampler")
+        if optimizer not in OPTIMIZERS:
+            raise unknown("optimizer", optimizer, OPTIMIZERS)
+        if sampler not in SAMPLERS:
+            raise unknown("sampler", sampler, SAMPLERS)
+        for setting in arm.settings:
+            if setting not in methods.method_class(arm.method).settings:
+                raise unknown(f"setting of {arm.method}", setting, methods.method_class(arm.method).settings)
+        try:
+            methods.create(arm.method, arm.knob.low if arm.knob else None, **arm.settings)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+        if arm.sizes:
+            _check_sizing(where, arm)
+        else:
+            _check_baseline(where, arm, plan, sampler)
+
+
+def _check_sizing(where: str, arm: Arm) -> None:
+    for point in arm.enqueue:
+        if isinstance(point, dict):
+            raise InputError(f"{where}.enqueue: points of {arm.knob_name} are positive numbers, got {point!r}")
+
+
+def _check_baseline(where: str, arm: Arm, plan: Plan, sampler: str) -> None:
+    if arm.widths is None:
+        raise InputError(f"{where}.widths is missing: a baseline draws its widths, such as {{low = 16, high = 4096}}")
+    if sampler == "grid":
+        raise InputError(f"{where}.sampler: grid is for a knob; draw widths with random, qmc, tpe or gp")
+    decays = arm.method == _DECAYS
+    if decays and arm.weight_decay is None:
+        raise InputError(f"{where}.weight_decay is missing: {arm.method} draws it, such as {{low = 1e-5, high = 1e-2}}")
+    if not decays and arm.weight_decay is not None:
+        raise InputError(f"{where}.weight_decay: {arm.method} has none; use the method fixed-l2")
+    if arm.depth is not None and plan.code("network") is not None:
+        raise InputError(f"{where}.depth: {plan.network} decides how many layers it has; leave depth out")
+    layers = plan.layers(int(arm.depth.high) if arm.depth else None)
+    if isinstance(arm.widths, dict):
+        if extra := [layer for layer in arm.widths if layer not in layers]:
+            raise unknown(f"layer of {plan.network}", extra[0], layers)
+        if missing := [layer for layer in layers if layer not in arm.widths]:
+            raise InputError(f"{where}.widths lacks the layers {', '.join(missing)}: give a range for each of {layers}")
+    ranges = arm.widths.values() if isinstance(arm.widths, dict) else [arm.widths]
+    for bounds in [*ranges, *([arm.depth] if arm.depth else [])]:
+        if bounds.low < 1 or bounds.low != int(bounds.low) or bounds.high != int(bounds.high):
+            raise InputError(f"{where}: widths and depth are whole numbers from 1, got {bounds.low:g}..{bounds.high:g}")
+    for point in arm.enqueue:
+        _check_point(where, point, decays, plan, arm)
+
+
+def _check_point(where: str, point: float | dict[str, Any], decays: bool, plan: Plan, arm: Arm) -> None:
+    wanted = {"widths", "weight_decay"} if decays else {"widths"}
+    widths = point.get("widths") if isinstance(point, dict) else None
+    if not isinstance(point, dict) or set(point) != wanted or not isinstance(widths, list):
+        keys = " and ".join(sorted(wanted))
+        raise InputError(f"{where}.enqueue: a baseline's point is a table of {keys}, got {point}")
+    if any(not isinstance(value, int) or value < 1 for value in widths) or not point.get("weight_decay", 1) > 0:
+        raise InputError(f"{where}.enqueue: widths and weight_decay must be positive, got {point}")
+    depth = (int(arm.depth.low), int(arm.depth.high)) if arm.depth else (len(plan.layers()),) * 2
+    if not depth[0] <= len(widths) <= depth[1]:
+        raise InputError(f"{where}.enqueue: {len(widths)} widths given, {plan.network} has {depth[0]} to {depth[1]}")

@@ -1,0 +1,64 @@
+"""Every network family trained for an epoch on CIFAR-10 by every sizing method: do widths change, does the loss fall?
+
+python -m tests.benchmarks.families              all, narrowed so that a CPU can
+python -m tests.benchmarks.families resnet18     one of them
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+
+import sizer
+from sizer import datasets, networks
+from sizer.methods import create
+
+NARROWED = {"resnet18": 4, "vgg11": 4, "unet": 4, "mobilenetv2": 2, "densenet": 2, "lenet": 10}
+"""By what the default widths are divided."""
+METHODS = {
+    "shrinknets": {"knob": 1e-2, "ramp": 0.5},
+    "auto-sizing": {"knob": 1e-5, "fine_tuning": 0.0},
+}
+
+
+def main() -> int:
+    data = datasets.load("cifar10")
+    families = sys.argv[1:] or networks.names()
+    print(f"{len(data.x_train):,} images of CIFAR-10, one epoch, batch 128, Adam 1e-3, seed 0")
+    print("| network | method | units before | after | parameters before | after | loss at first | after | seconds |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
+    failed = []
+    for family in families:
+        for method, settings in METHODS.items():
+            widths = [max(1, width // NARROWED.get(family, 1)) for width in networks.default_widths(family)]
+            if family == "vit":
+                widths = list(networks.default_widths(family))
+            torch.manual_seed(0)
+            module = networks.build(family, data.input_shape, data.outputs, widths)
+            parameters = sum(p.numel() for p in module.parameters())
+            with torch.no_grad():
+                first = float(loss(module, data.x_val[:1000], data.y_val[:1000]))
+            run = sizer.fit(module, data, create(method, **settings), epochs=1, batch_size=128)
+            end = run.history[-1]
+            after = list(end.widths.values())
+            print(
+                f"| {family} | {method} | {sum(widths):,} | {sum(after):,} | {parameters:,} | {end.parameters:,} | "
+                f"{first:.3f} | {end.val_loss:.3f} | {end.seconds:.0f} |",
+                flush=True,
+            )
+            if after == widths or not end.val_loss < first:
+                failed.append(f"{family} with {method}")
+    print("all widths changed and all losses fell" if not failed else f"NOT so: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+def loss(module: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Cross entropy of a network as it is built; a label counts for every pixel of a class map."""
+    outputs = module(x)
+    target = y if outputs.dim() == 2 else y.view(-1, 1, 1).expand(outputs[:, 0].shape)
+    return torch.nn.functional.cross_entropy(outputs, target)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
