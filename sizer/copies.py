@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+from torch.utils import _pytree as pytree
 
 from sizer.errors import InputError
 from sizer.folding import fold_constants
@@ -47,7 +48,14 @@ def fold_there(copy: nn.Module, inputs: tuple[Any, ...], going: dict[Group, Tens
     """
     there = {_counterpart(group, copy): units for group, units in going.items() if len(units)}
     if there:
-        fold_constants(copy, inputs, there, factors(copy), float("inf"))
+        fold_constants(copy, beside(inputs, copy), there, factors(copy), float("inf"))
+
+
+def beside(inputs: tuple[Any, ...], module: nn.Module) -> tuple[Any, ...]:
+    """The inputs on the device where the module is by now."""
+    device = next(module.parameters()).device
+    moved = pytree.tree_map(lambda value: value.to(device) if isinstance(value, Tensor) else value, inputs)
+    return tuple(moved)
 
 
 def _counterpart(group: Group, copy: nn.Module) -> Group:

@@ -28,8 +28,8 @@ def fold_constants(
 ) -> dict[Group, Tensor]:
     """Adds what units give their readers to the readers' biases, and says which of them may now be removed.
 
-    The constants are those of evaluation mode, all read from one forward pass before anything changes. A reader without a bias that a batch
-    normalisation follows takes them into its running mean.
+    The constants are those of evaluation mode, all read from one forward pass before anything changes. A reader without
+    a bias that a batch normalisation follows takes them into its running mean.
 
     Args:
         module: the network; its parameters change.
@@ -69,6 +69,8 @@ def fold_constants(
             stuck = varies | (torch.zeros_like(varies) if takes else constant.abs() > tolerance)
             possible &= ~(stuck.any(1).cpu() & read)
             parts.append((reader, torch.einsum("kmo,km->ko", columns, constant)))
+        going = possible.nonzero()[:, 0]
+        possible[going[: -(group.width - len(going)) % multiple]] = False
         moved += [(reader, part[possible.to(part.device)].sum(0)) for reader, part in parts]
         result[group] = units[possible.to(units.device)]
     for reader, constant in moved:

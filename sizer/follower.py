@@ -157,15 +157,29 @@ class Follower:
             self.role(bias, 0, "bias")
         if self.ignored(node):
             dimensions.pin(units, "ignored, as asked")
-        self.producers.append((units, module_path(node)))
+        self.producers.append((units, self.layer(node, weight)))
         self.written(node, weight, bias)
         return units
+
+    def layer(self, node: Node, weight: Any) -> str:
+        """What a layer is called: the module that runs it, if the weight is that one's, else whose weight it is."""
+        path = module_path(node)
+        if not is_state(weight):
+            return path
+        ref = self.refs[weight.meta["ref"]]
+        owner, _, _ = ref.path.rpartition(".")
+        own = self.module.get_submodule(path)
+        if path and len(own._parameters) <= 2 and any(module is own for module, _ in ref.owners):
+            return path
+        return owner if owner and owner != path else ref.path
 
     def read(self, node: Node, at: int, weight: Any, bias: Any, column: int, *, even: bool = True) -> None:
         """An operation that multiplies the units along ``at`` of its input with the columns of ``weight``."""
         source: Any = node.args[0]
         units = shape(weight)[column]
         dimensions.unify(shape(source)[at], units)
+        if self.roles.get((weight.meta["ref"], column)) == "row":
+            dimensions.pin(units, f"{place(node)} reads them with the weight that gives them")
         self.role(weight, column, "column")
         path = module_path(node)
         slot = Slot(self.refs[weight.meta["ref"]], column, units, "column")

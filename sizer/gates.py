@@ -90,6 +90,7 @@ class GatedReading:
         self.owners = reader.column.ref.owners
         self.at = reader.at if reader.alone else None
         self.gates = gates
+        self.inside = 0
         self.handles = [
             reader.module.register_forward_pre_hook(self.before),
             reader.module.register_forward_hook(self.after, always_call=True),
@@ -99,6 +100,9 @@ class GatedReading:
         factor = scale(self.slot.units, self.gates)
         assert factor is not None
         owner, name = self.owners[0]
+        if name in owner.__dict__:  # a module around this one reads the weight, too, and has gated it
+            self.inside += 1
+            return None
         weight: Tensor = getattr(owner, name)
         if self.at is not None and args and (torch.compiler.is_compiling() or args[0].numel() < weight.numel()):
             return (args[0] * factor.to(args[0].dtype).view(-1, *[1] * (-self.at - 1)), *args[1:])
@@ -110,6 +114,9 @@ class GatedReading:
         return None
 
     def after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if self.inside:
+            self.inside -= 1
+            return
         for owner, name in self.owners:
             owner.__dict__.pop(name, None)
 
@@ -177,7 +184,9 @@ class Gates:
             for tensor in ("theta", "alive"):
                 path = f"{first.path.rpartition('.')[0]}.{name}.{tensor}".lstrip(".")
                 group.slots.append(Slot(TensorRef(path, ((gate, tensor),)), 0, (group.atom,), "gate"))
-        for reader in dict.fromkeys(reader for group in starts for reader in group.readers):
+        # a module that runs twice, with another normalisation behind it each time, is gated once
+        readers = {(reader.module, reader.column): reader for group in starts for reader in group.readers}
+        for reader in readers.values():
             GatedReading(reader, self._by_atom)
 
     def parameters(self) -> list[nn.Parameter]:

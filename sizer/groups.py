@@ -12,7 +12,7 @@ from sizer import dimensions
 from sizer.dimensions import Atom, Dim, atoms
 from sizer.errors import InputError, unknown
 
-
+HARD_CODED = "hard-coded where it is used"
 WRITTEN = ("row", "bias", "scale", "shift")
 """Roles of what gives units their size."""
 
@@ -191,8 +191,13 @@ class Traced:
                 groups.free.append(Group(seen[leaf], leaf, slots[leaf], writers, readers, attributes))
             if leaves and all(leaf.pin for leaf in leaves) and leaves[0] not in seen:
                 seen[leaves[0]] = name
-                groups.fixed.append(FixedWidth(name, dimensions.size(rows), leaves[0].pin))
+                groups.fixed.append(FixedWidth(name, dimensions.size(rows), _reason(leaves)))
         return groups
+
+
+def _reason(leaves: list[Atom]) -> str:
+    """Why a width stays: of several reasons that of what looked free, then that of the largest part."""
+    return max(leaves, key=lambda leaf: (leaf.pin.startswith(HARD_CODED), leaf.size)).pin
 
 
 def find_groups(module: nn.Module, inputs: tuple[Any, ...], ignore: Sequence[str] = ()) -> Groups:

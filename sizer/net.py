@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -40,6 +40,17 @@ class Net:
                 net.after_step()
             net.after_epoch()
         module = net.finish()
+
+    What stands beside it in such a loop:
+
+    - An average of the weights, or another copy, follows after ``net.follow(average)``; ``finish`` makes it plain, too.
+    - An optimiser made before ``attach`` gets the gates by ``net.track(optimizer)``; schedulers are made after that.
+    - ``torch.compile(net.module)`` compiles anew after each resize; after torch's limit of so many
+      (``torch._dynamo.config.recompile_limit``) it goes on uncompiled, until ``torch.compiler.reset()``.
+    - ``DistributedDataParallel(net.module)`` is made anew whenever ``net.resizes`` has changed. All processes attach
+      with the same seed and example, and remove and grow the same units, as their gradients are the same.
+    - Frozen parameters stay frozen, and their units may go; ``ignore`` keeps their widths. ``finish`` multiplies the
+      gates into them where they read behind some.
 
     Attributes:
         module: the user's module; its parameters are replaced in place when widths change.
@@ -230,12 +241,25 @@ class Net:
 
     def remove(self, layer: str, units: Iterable[int]) -> None:
         """Removes units of a layer, whatever they contribute; at least one must stay."""
-        group = self.group(layer)
-        gone = torch.zeros(group.width, dtype=torch.bool)
-        gone[torch.as_tensor(list(units), dtype=torch.int64)] = True
-        if gone.all():
-            raise InputError(f"cannot remove all {group.width} units of '{layer}'; leave at least 1")
-        self._keep({group: (~gone).nonzero()[:, 0]})
+        self.remove_all({layer: units})
+
+    def remove_all(self, units: Mapping[str, Iterable[int]]) -> None:
+        """Removes units of several layers at once, which copies each weight once: layer -> its units' indices.
+
+        Raises:
+            InputError: a layer would lose its last unit, has no such unit, or no width of its own.
+        """
+        kept: dict[Group, Tensor] = {}
+        for layer, indices in units.items():
+            group, given = self.group(layer), list(indices)
+            if odd := [index for index in given if not -group.width <= index < group.width]:
+                raise InputError(f"'{layer}' has units 0 to {group.width - 1}, got {odd[0]}")
+            gone = torch.zeros(group.width, dtype=torch.bool)
+            gone[torch.as_tensor(given, dtype=torch.int64)] = True
+            if gone.all():
+                raise InputError(f"cannot remove all {group.width} units of '{layer}'; leave at least 1")
+            kept[group] = (~gone).nonzero()[:, 0]
+        self._keep(kept)
 
     def grow(self, layer: str, count: int) -> None:
         """Adds ``count`` units with fresh incoming weights and outgoing weights of 0: the outputs stay the same."""
@@ -298,7 +322,8 @@ class Net:
             if len(gone):
                 going[group] = gone
         if going:
-            going = fold_constants(self.module, self.inputs, going, factors(self.module), tolerance, self.round_to)
+            inputs = copies.beside(self.inputs, self.module)
+            going = fold_constants(self.module, inputs, going, factors(self.module), tolerance, self.round_to)
             constant = {group: units[self._open(group, units)] for group, units in going.items()}
             for copy in self.copies:
                 copies.fold_there(copy, self.inputs, constant)

@@ -30,7 +30,8 @@ def _parameters(module: nn.Module, name: str) -> int:
     path = name.partition(":")[0]
     if not path:
         return sum(value.numel() for value in module.parameters(recurse=False))
-    return cost.parameters(module.get_submodule(path))
+    own = dict(module.named_parameters()).get(path)
+    return own.numel() if own is not None else cost.parameters(module.get_submodule(path))
 
 
 def _rows(net: Net, start: dict[str, tuple[int, int]]) -> list[tuple[str, str, str]]:

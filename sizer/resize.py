@@ -22,6 +22,9 @@ from sizer.groups import Group, Slot, TensorRef
 Fill = Callable[[Slot, Tensor], None]
 """Writes the entries of grown units into zeros: of the slot's tensor, as many as are new along its dimension."""
 
+KERNEL = 4
+"""From so many entries on, copying kernels one by one beats copying rows, then columns."""
+
 
 @dataclass(frozen=True)
 class _Entries:
@@ -132,13 +135,27 @@ def _steps(chosen: dict[Group, Tensor], atoms: dict[Atom, Tensor]) -> dict[Tenso
         if inside not in known:
             known[inside] = _Entries.of(inside, atoms)
         found.setdefault(slot.ref, []).append(_Step(slot, known[inside]))
-    return found
+    # columns last: a new unit listens to other new units as little as old ones do
+    return {ref: sorted(steps, key=lambda step: step.slot.role == "column") for ref, steps in found.items()}
 
 
 def _resized(tensor: Tensor, steps: list[_Step], fill: Fill | None) -> Tensor:
+    if len(steps) == 2 and not any(step.entries.new for step in steps):
+        return _crossing(tensor, *sorted(steps, key=lambda step: step.slot.dim))
     for step in steps:
         tensor = step.apply(tensor, fill)
     return tensor
+
+
+def _crossing(tensor: Tensor, first: _Step, second: _Step) -> Tensor:
+    """What stays of two dimensions at once: where they lie side by side, kernels are copied in one go."""
+    rows, columns = (step.entries.kept.to(tensor.device) for step in (first, second))
+    inner = tensor[0, 0].numel()
+    if (first.slot.dim, second.slot.dim) != (0, 1) or inner < KERNEL or not tensor.is_contiguous():
+        return tensor.index_select(first.slot.dim, rows).index_select(second.slot.dim, columns)
+    places = (rows[:, None] * tensor.shape[1] + columns).flatten()
+    kernels = tensor.view(-1, inner).index_select(0, places)
+    return kernels.view(len(rows), len(columns), *tensor.shape[2:])
 
 
 def _follow(old: Tensor, steps: list[_Step], fill: Fill | None) -> Tensor:

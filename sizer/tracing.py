@@ -44,9 +44,9 @@ class _Scripted(nn.Module):
         self.module = module
         self.mode = mode
 
-    def forward(self, *inputs: Any) -> Any:
+    def forward(self, *inputs: Any, **named: Any) -> Any:
         with self.mode:
-            return self.module(*inputs)
+            return self.module(*inputs, **named)
 
 
 @torch.library.custom_op("sizer::opaque", mutates_args=())
@@ -64,18 +64,20 @@ class _Recorded:
     """What a module was given and gave, call by call."""
 
     def __init__(self) -> None:
-        self.inputs: list[tuple[Any, ...]] = []
+        self.inputs: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         self.outputs: list[Any] = []
 
 
-def _programs(module: nn.Module, inputs: tuple[Any, ...]) -> Iterator[torch.export.ExportedProgram]:
+def _programs(
+    module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any] | None = None
+) -> Iterator[torch.export.ExportedProgram]:
     pending: list[list[bool]] = [[]]
     for _ in range(MAX_PATHS):
         if not pending:
             return
         script = pending.pop()
         mode = _Decide(script)
-        yield torch.export.export(_Scripted(module, mode), inputs, strict=False)
+        yield torch.export.export(_Scripted(module, mode), inputs, named, strict=False)
         pending += [[*mode.taken[:at], True] for at in range(len(script), len(mode.taken))]
     raise UnsupportedNetworkError(f"the network branches on its data in more than {MAX_PATHS} ways")
 
@@ -168,15 +170,15 @@ def _record(module: nn.Module, inputs: tuple[Any, ...]) -> dict[str, _Recorded]:
     """
     seen: dict[str, _Recorded] = {}
 
-    def before(path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        return lambda _, args: seen.setdefault(path, _Recorded()).inputs.append(args)
+    def before(path: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        return lambda _, args, named: seen.setdefault(path, _Recorded()).inputs.append((args, named))
 
     def after(path: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         return lambda _, __, output: seen[path].outputs.append(output)
 
     with ExitStack() as hooks, torch.no_grad(), torch.random.fork_rng([]):
         for path, child in module.named_modules():
-            hooks.callback(child.register_forward_pre_hook(before(path)).remove)
+            hooks.callback(child.register_forward_pre_hook(before(path), with_kwargs=True).remove)
             hooks.callback(child.register_forward_hook(after(path)).remove)
         buffers = {name: value.clone() for name, value in module.named_buffers()}
         try:
@@ -204,7 +206,7 @@ def _innermost_refused(module: nn.Module, calls: dict[str, _Recorded], error: Ex
     for path, call in calls.items():
         if path and path.startswith(f"{found}." if found else ""):
             try:
-                list(_programs(module.get_submodule(path), call.inputs[0]))
+                list(_programs(module.get_submodule(path), *call.inputs[0]))
             except Exception as refused:  # as above
                 found, cause = path, refused
     return found, cause

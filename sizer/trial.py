@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sizer import dimensions, resize
-from sizer.groups import Group, Slot, TensorRef, Traced
+from sizer.groups import HARD_CODED, Group, Slot, TensorRef, Traced
 
 TOLERANCE = 1e-3
 
@@ -32,7 +32,7 @@ def pin_hard_coded(module: nn.Module, inputs: tuple[Any, ...], traced: Traced) -
         if what is None:
             sound.append(group)
         else:
-            traced.pin(group, f"hard-coded where it is used: {what}")
+            traced.pin(group, f"{HARD_CODED}: {what}")
 
 
 def problem(module: nn.Module, inputs: tuple[Any, ...], groups: list[Group]) -> str | None:
@@ -60,8 +60,8 @@ def problem(module: nn.Module, inputs: tuple[Any, ...], groups: list[Group]) -> 
             resize.resize(chosen, _noise)
             after = _outputs(trial, inputs)
         except Exception as error:  # whatever the user's forward() raises when a width is not what it expects
-            where = f"module '{inside[-1]}'" if inside and inside[-1] else "the network's own forward()"
-            return f"{where} failed with another width ({type(error).__name__}: {str(error).splitlines()[0]})"
+            who = f"module '{inside[-1]}'" if inside and inside[-1] else "the network's own forward()"
+            return f"{who} failed with another width ({type(error).__name__}: {str(error).splitlines()[0]})"
         finally:
             for original, width in widths.items():
                 original.atom.size = width

@@ -11,7 +11,6 @@ from typing import Any
 
 from torch.fx import Node
 
-from sizer import dimensions
 from sizer.follower import Follower, place, producers_of, shape, tensors
 from sizer.rules import elementwise, layers, shapes
 
@@ -21,11 +20,12 @@ __all__ = ["POOLS", "RULES", "UNARY", "unruled"]
 def unruled(follower: Follower, node: Node) -> Any:
     """What no rule knows is harmless where no width is free, or where the result only decides between branches."""
     dims = [dim for value in tensors((node.args, node.kwargs)) for dim in shape(value)]
-    free = [dim for dim in dims if not dimensions.pinned(dim)]
-    if free and not follower.decides_only(node) and not follower.ignored(node):
-        known = producers_of(follower, free)
-        remedy = f"; keep the widths that it sees with ignore={known}" if known else ""
-        raise ValueError(f"there is no rule for this operation, so widths cannot be followed through it{remedy}")
+    known = producers_of(follower, dims)
+    if known and not follower.decides_only(node) and not follower.ignored(node):
+        raise ValueError(
+            "there is no rule for this operation, so widths cannot be followed through it; keep the widths that it "
+            f"sees with ignore={known}"
+        )
     return follower.freeze(node, f"an operation without a rule in {place(node)}")
 
 
@@ -76,7 +76,7 @@ RULES: dict[str, Rule] = {
     **_each("softmax log_softmax _softmax _log_softmax softmin", elementwise.softmax),
     **_each("cumsum cumprod argsort triu tril", elementwise.along),
     **_each("view reshape _unsafe_view flatten unflatten unsqueeze squeeze view_as ravel", shapes.view),
-    **_each("permute transpose t movedim swapaxes", shapes.permute),
+    **_each("permute transpose t numpy_T mT movedim swapaxes", shapes.permute),
     **_each("cat concat concatenate", shapes.cat),
     "stack": shapes.stack,
     **_each("split split_with_sizes chunk tensor_split unsafe_chunk unsafe_split", shapes.split),
@@ -100,6 +100,7 @@ RULES: dict[str, Rule] = {
     **_each("roll flip", shapes.roll),
     "index": shapes.index,
     "pixel_shuffle": shapes.pixel_shuffle,
+    **_each("pixel_unshuffle im2col", shapes.to_channels),
     "channel_shuffle": shapes.channel_shuffle,
     **_each(
         """arange zeros ones full empty eye rand randn linspace scalar_tensor tensor new_zeros new_ones new_full

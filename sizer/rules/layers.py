@@ -8,7 +8,7 @@ from torch.fx import Node
 
 from sizer import dimensions
 from sizer.dimensions import Dim, Shape
-from sizer.follower import Follower, argument, is_state, module_path, operation, place, shape, sizes
+from sizer.follower import Follower, argument, is_state, operation, place, shape, sizes
 
 
 def linear(follower: Follower, node: Node) -> Shape:
@@ -66,7 +66,7 @@ def _grouped(follower: Follower, node: Node, weight: Any, bias: Any, groups: int
         follower.role(bias, 0, "bias")
     if follower.ignored(node):
         dimensions.pin(units, "ignored, as asked")
-    follower.producers.append((units, module_path(node)))
+    follower.producers.append((units, follower.layer(node, weight)))
     follower.written(node, weight, bias)
     return units
 

@@ -12,14 +12,15 @@ from sizer.dimensions import Dim, Shape
 from sizer.follower import Follower, argument, operation, place, shape, sizes
 
 HEADS = ("num_heads", "n_heads", "heads", "nhead", "n_head", "num_attention_heads", "groups")
-"""How modules call the number that they cut a dimension into."""
+ALL_HEADS = ("attn_dim", "inner_dim", "all_head_size")
+"""How modules call the number that they cut a dimension into, and that of all heads together."""
 
 
 def view(follower: Follower, node: Node) -> Shape:
     """Reshape, flatten and the like: the same entries in the same order."""
     result = dimensions.view(shape(node.args[0]), sizes(node))
     for dim in result:
-        for name in HEADS:
+        for name in HEADS + ALL_HEADS:
             follower.follows(node, name, dim)
     return result
 
@@ -34,7 +35,9 @@ def permute(follower: Follower, node: Node) -> Shape:
     if operation(node) == "movedim":
         x.insert(order[1] % len(x), x.pop(order[0]))
         return tuple(x)
-    first, second = order or (0, 1)
+    if operation(node) == "numpy_T":
+        return tuple(reversed(x))
+    first, second = order or ((-2, -1) if operation(node) == "mT" else (0, 1))
     x[first], x[second] = x[second], x[first]
     return tuple(x)
 
@@ -200,6 +203,14 @@ def pixel_shuffle(follower: Follower, node: Node) -> Shape:
     units, inner = dimensions.view((channels,), [dimensions.size(channels) // times**2, times**2])
     dimensions.pin(inner, f"become pixels in {place(node)}")
     return (*batch, units, *(dimensions.new(n, "pixels") for n in sizes(node)[-2:]))
+
+
+def to_channels(follower: Follower, node: Node) -> Shape:
+    """Pixels, or neighbours of pixels, become channels: those of one input channel stand beside each other."""
+    channels = shape(node.args[0])[1]
+    _, entries, *rest = sizes(node)
+    inner = dimensions.new(entries // dimensions.size(channels), f"pixels in {place(node)}")
+    return (shape(node.args[0])[0], (*channels, *inner), *(dimensions.new(n, "pixels") for n in rest))
 
 
 def channel_shuffle(follower: Follower, node: Node) -> Shape:

@@ -1,12 +1,14 @@
 """Every network family trained for an epoch on CIFAR-10 by every sizing method: do widths change, does the loss fall?
 
-python -m tests.benchmarks.families              all, narrowed so that a CPU can
-python -m tests.benchmarks.families resnet18     one of them
+python -m tests.benchmarks.families                        all, narrowed so that a CPU can
+python -m tests.benchmarks.families --images 40000 vit     one of them, on more than 10,000 training images
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
+from dataclasses import replace
 
 import torch
 
@@ -14,7 +16,9 @@ import sizer
 from sizer import datasets, networks
 from sizer.methods import create
 
-NARROWED = {"resnet18": 4, "vgg11": 4, "unet": 4, "mobilenetv2": 2, "densenet": 2, "lenet": 10}
+NARROWED = {
+    "conv1d": 4, "das-conv": 2, "densenet": 2, "lenet": 10, "mobilenetv2": 2, "resnet18": 4, "unet": 4, "vgg11": 4,
+}  # fmt: skip
 """By what the default widths are divided."""
 METHODS = {
     "shrinknets": {"knob": 1e-2, "ramp": 0.5},
@@ -23,17 +27,19 @@ METHODS = {
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("families", nargs="*", default=networks.names())
+    arguments = parser.parse_args()
     data = datasets.load("cifar10")
-    families = sys.argv[1:] or networks.names()
+    data = replace(data, x_train=data.x_train[: arguments.images], y_train=data.y_train[: arguments.images])
     print(f"{len(data.x_train):,} images of CIFAR-10, one epoch, batch 128, Adam 1e-3, seed 0")
     print("| network | method | units before | after | parameters before | after | loss at first | after | seconds |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
     failed = []
-    for family in families:
+    for family in arguments.families:
         for method, settings in METHODS.items():
             widths = [max(1, width // NARROWED.get(family, 1)) for width in networks.default_widths(family)]
-            if family == "vit":
-                widths = list(networks.default_widths(family))
             torch.manual_seed(0)
             module = networks.build(family, data.input_shape, data.outputs, widths)
             parameters = sum(p.numel() for p in module.parameters())

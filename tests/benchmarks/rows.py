@@ -157,7 +157,7 @@ ROWS = {
         *(Row(f"attach-{name}", f"attach() on {name} at its default widths, seconds",
               "under 5", 5.0, True, partial(surgery.attaching, name), lambda ours, _: ours)
           for name in networks.names()),
-        Row("removal", "16 units taken from each width of resnet18 in turn, against Torch-Pruning",
+        Row("removal", "16 units taken from each width of resnet18, against Torch-Pruning",
             "at most 0.5", 0.5, True, lambda: surgery.removing(16)),
         Row("gated-resnet18", "a training step of resnet18 with gates against one without, 32 CIFAR-sized images",
             "at most 1.1", 1.1, True, lambda: surgery.gated("resnet18", surgery.CIFAR, 32, 2)),

@@ -1,19 +1,13 @@
-"""Random networks out of every piece that can be sized, for property tests.
-
-A ``Plan`` says what to stack on which input; the same plan builds the same network again, with other weights if asked.
-Every bias, shift and running statistic is random and not zero, so that a unit that dies leaves something behind.
-"""
+"""Every piece that can be sized, of random kinds and sizes, for ``tests.sizer.random_networks``."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
 import torch
-from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,8 +21,6 @@ POOLS = {
     2: (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
     3: (nn.MaxPool3d, nn.AvgPool3d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d),
 }
-INPUTS: dict[str, Shape] = {"signal": (3, 8), "image": (2, 6, 6), "volume": (2, 4, 4, 4), "words": (6,), "vector": (5,)}
-BATCH = 3
 
 
 # Pieces: each takes maps (N, C, *sides), tokens (N, T, E) or vectors (N, F), and says so by the key of its table ----
@@ -46,7 +38,7 @@ class Convolution(nn.Module):
         self.conv = CONV[len(shape) - 1](
             shape[0], out, kernel, stride, padding, groups=groups, bias=draw.random() < 0.6, padding_mode=mode
         )
-        self.norm = norm(out, len(shape) - 1, draw)
+        self.norm = norm(out, len(shape) - 1, draw, math.prod(self.conv(torch.zeros(1, *shape)).shape[2:]))
         self.act = activation(out, draw)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,22 +65,21 @@ def activation(units: int, draw: Random) -> nn.Module:
     return draw.choice((*(kind() for kind in kinds), nn.PReLU(units), nn.Identity()))
 
 
-def norm(units: int, sides: int, draw: Random) -> nn.Module:
-    """A normalisation of (N, units, ...) with ``sides`` more dimensions, or none."""
+def norm(units: int, sides: int, draw: Random, pixels: int = 1) -> nn.Module:
+    """A normalisation of (N, units, ...) with ``sides`` more dimensions of ``pixels``, or none."""
     batch = BATCH_NORM[sides]
     kinds: list[Callable[[], nn.Module]] = [nn.Identity, lambda: batch(units), lambda: batch(units, affine=False)]
     groups = [g for g in (2, 3, units) if units % g == 0]
     if sides:
-        kinds += [
-            lambda: INSTANCE_NORM[sides](units, affine=True),
-            lambda: INSTANCE_NORM[sides](units, track_running_stats=True),
-            lambda: nn.GroupNorm(draw.choice(groups), units, affine=draw.random() < 0.7),
-        ]
+        kinds.append(lambda: nn.GroupNorm(draw.choice(groups), units, affine=draw.random() < 0.7))
+    if pixels > 1:
+        kinds.append(lambda: INSTANCE_NORM[sides](units, affine=True))
+        kinds.append(lambda: INSTANCE_NORM[sides](units, track_running_stats=True))
     return draw.choice(kinds)()
 
 
 def one_norm(shape: Shape, draw: Random) -> nn.Module:
-    return norm(shape[0], len(shape) - 1, draw)
+    return norm(shape[0], len(shape) - 1, draw, math.prod(shape[1:]))
 
 
 def one_activation(shape: Shape, draw: Random) -> nn.Module:
@@ -125,7 +116,11 @@ class Residual(nn.Module):
         else:
             first, second = nn.Linear(shape[0], hidden), nn.Linear(hidden, shape[0])
         self.inside = nn.Sequential(
-            norm(shape[0], sides, draw), first, activation(hidden, draw), second, norm(shape[0], sides, draw)
+            norm(shape[0], sides, draw, math.prod(shape[1:])),
+            first,
+            activation(hidden, draw),
+            second,
+            norm(shape[0], sides, draw),
         )
         self.scale = nn.Parameter(torch.ones(shape[0], *[1] * sides)) if draw.random() < 0.3 else None
 
@@ -146,7 +141,7 @@ class Branches(nn.Module):
         self.layers = nn.ModuleList(layer(shape[0], width, *extra) for width in widths)
         self.keep = draw.random() < 0.6 or len(widths) == 1
         total = sum(widths) + shape[0] * self.keep
-        self.norm, self.act = norm(total, sides, draw), activation(total, draw)
+        self.norm, self.act = norm(total, sides, draw, math.prod(shape[1:])), activation(total, draw)
         self.mix = layer(total, draw.choice((4, 6)), *extra) if total > 9 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -364,106 +359,20 @@ def vector_to_map(shape: Shape, draw: Random) -> nn.Module:
     return nn.Sequential(nn.Linear(shape[0], 16), activation(16, draw), Call(lambda x: x.view(x.shape[0], -1, 2, 2)))
 
 
-MAPS = dict(
-    convolution=Convolution, grouped=grouped, depthwise=depthwise, transposed=transposed, norm=one_norm,
-    activation=one_activation, pool=pool, interpolate=interpolate, residual=Residual, branches=Branches, halves=Halves,
-    squeeze=SqueezeExcitation, shuffle=Shuffle, pixels=pixel_shuffle, shared=Shared, as_tokens=AsTokens,
-    to_tokens=to_tokens, to_vector=to_vector, dropout=dropout,
-)  # fmt: skip
-TOKENS = dict(
-    linear=TokenLinear, attention=Attention, product=Product, to_vector=tokens_to_vector, to_map=tokens_to_map,
-)  # fmt: skip
-VECTORS = dict(
-    dense=Dense, residual=Residual, branches=Branches, halves=Halves, shared=Shared, product=Product, norm=one_norm,
-    activation=one_activation, to_map=vector_to_map, dropout=dropout,
-)  # fmt: skip
-
-
-# Networks ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a random network is made of.
-
-    Attributes:
-        kind: of the input, a key of ``INPUTS``.
-        pieces: which piece comes next, as an index among those that take what there is.
-        second: whether a second input is joined to the first layer's output.
-        side: whether something from the middle is an output, too, by a layer of its own.
-        seed: of the pieces' sizes and kinds, and of the weights.
-    """
-
-    kind: str
-    pieces: tuple[int, ...]
-    second: bool
-    side: bool
-    seed: int
-
-    def build(self, weights: int = 0) -> RandomNetwork:
-        torch.manual_seed(self.seed + 1000 * weights)
-        network = RandomNetwork(self)
-        disturb(network)
-        return network
-
-    def inputs(self, batch: int = BATCH) -> tuple[Tensor, ...]:
-        generator = torch.Generator().manual_seed(self.seed)
-        shape = (batch, *INPUTS[self.kind])
-        if self.kind == "words":
-            first = torch.randint(0, 7, shape, generator=generator)
-        else:
-            first = torch.randn(shape, generator=generator)
-        return (first, torch.randn(batch, 4, generator=generator)) if self.second else (first,)
-
-
-class RandomNetwork(nn.Module):
-    """What a plan says: a stem, the pieces, heads."""
-
-    def __init__(self, plan: Plan) -> None:
-        super().__init__()
-        draw = Random(plan.seed)
-        first, *_ = plan.inputs()
-        stem: nn.Module
-        if plan.kind == "words":
-            stem = nn.Embedding(7, 6)
-        elif plan.kind == "vector":
-            stem = nn.Linear(5, 6)
-        else:
-            sides = first.dim() - 2
-            stem = nn.Sequential(CONV[sides](first.shape[1], 6, 3, padding=1), norm(6, sides, draw), nn.ReLU())
-        self.stem = stem
-        self.pieces = nn.ModuleList()
-        self.second = nn.Linear(4, 6) if plan.second else None
-        x, tokens = stem(first), plan.kind == "words"
-        self.tokens = tokens
-        self.middle = draw.randrange(len(plan.pieces)) if plan.side and plan.pieces else -1
-        for at, number in enumerate(plan.pieces):
-            table: dict[str, Any] = TOKENS if tokens else MAPS if x.dim() > 2 else VECTORS
-            name = list(table)[number % len(table)]
-            piece = table[name](tuple(x.shape[1:]), draw)
-            self.pieces.append(piece)
-            x = piece.train()(x)
-            tokens = name == "to_tokens" or (tokens and not name.startswith("to_"))
-            if at == self.middle:
-                self.aside = nn.Linear(x.shape[1 if x.dim() != 3 or not tokens else 2], 2)
-                self.aside_over = 1 if tokens else 2
-        self.out = nn.Linear(math.prod(x.shape[1:]), 3)
-
-    def forward(self, first: Tensor, second: Tensor | None = None) -> Any:
-        x = self.stem(first)
-        if self.second is not None and second is not None:
-            units = self.second(second)
-            if self.tokens:
-                x = x + units[:, None]
-            else:
-                x = x + units.view(*units.shape, *[1] * (x.dim() - 2))
-        aside = None
-        for at, piece in enumerate(self.pieces):
-            x = piece(x)
-            if at == self.middle:
-                aside = self.aside(x.flatten(2).mean(self.aside_over) if x.dim() > 2 else x)
-        result = self.out(x.flatten(1))
-        return result if aside is None else {"result": result, "aside": [aside]}
+MAPS: Mapping[str, Any] = {
+    "convolution": Convolution, "grouped": grouped, "depthwise": depthwise, "transposed": transposed,
+    "norm": one_norm, "activation": one_activation, "pool": pool, "interpolate": interpolate, "residual": Residual,
+    "branches": Branches, "halves": Halves, "squeeze": SqueezeExcitation, "shuffle": Shuffle, "pixels": pixel_shuffle,
+    "shared": Shared, "as_tokens": AsTokens, "to_tokens": to_tokens, "to_vector": to_vector, "dropout": dropout,
+}  # fmt: skip
+TOKENS: Mapping[str, Any] = {
+    "linear": TokenLinear, "attention": Attention, "product": Product, "to_vector": tokens_to_vector,
+    "to_map": tokens_to_map,
+}  # fmt: skip
+VECTORS: Mapping[str, Any] = {
+    "dense": Dense, "residual": Residual, "branches": Branches, "halves": Halves, "shared": Shared, "product": Product,
+    "norm": one_norm, "activation": one_activation, "to_map": vector_to_map, "dropout": dropout,
+}  # fmt: skip
 
 
 def disturb(module: nn.Module) -> None:
@@ -479,22 +388,3 @@ def disturb(module: nn.Module) -> None:
         else:
             fan = data[0].numel() if data.dim() > 1 else 1
             data.copy_(torch.randn_like(data) / fan**0.5)
-
-
-@st.composite
-def plans(draw: st.DrawFn, most: int = 4) -> Plan:
-    """Any random network."""
-    return Plan(
-        draw(st.sampled_from(list(INPUTS))),
-        tuple(draw(st.lists(st.integers(0, 189), min_size=1, max_size=most))),
-        draw(st.booleans()),
-        draw(st.booleans()),
-        draw(st.integers(0, 999)),
-    )
-
-
-def outputs(value: Any) -> list[Tensor]:
-    """All tensors that a network returned, detached."""
-    if isinstance(value, Tensor):
-        return [value.detach()]
-    return [tensor for part in (value.values() if isinstance(value, dict) else value) for tensor in outputs(part)]

@@ -34,7 +34,7 @@ def grouped() -> Net:
 
 def transformer() -> Net:
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-    body = nn.TransformerEncoder(layer, 6, enable_nested_tensor=False)
+    body = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False)
     return overview_of(nn.Sequential(nn.Linear(4, 8), body, nn.Linear(8, 3)), torch.randn(2, 3, 4))
 
 
@@ -76,12 +76,12 @@ def test_fixed_widths_of_one_reason_stand_together_on_lines_that_fit(
     lines = repr(transformer()).splitlines()
     assert max(map(len, lines)) <= columns
     text = " ".join(line.strip() for line in lines)
-    together = ", ".join(f"1.layers.{at}.self_attn: 24 units" for at in range(6))
+    together = ", ".join(f"1.layers.{at}.self_attn: 24 units" for at in range(4))
     assert f"{together}, fixed:" in text
     assert text.endswith("2: 3 units, fixed: an output of the network")
 
 
-@pytest.mark.parametrize("name", ["das-conv", "mlp", "unet", "vit"])
+@pytest.mark.parametrize("name", ["das-conv", "vit"])
 def test_every_network_is_a_table_of_straight_columns(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     data = pictures(name)

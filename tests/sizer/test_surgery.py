@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from random import Random
 from typing import Any
 
-import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from sizer.dimensions import Atom, Dim
 from sizer.groups import Group, Slot
 from sizer.methods import create
 from sizer.net import fresh
-from tests.sizer.pieces import Plan, outputs, plans
+from tests.sizer.random_networks import Plan, outputs, plans
 
 CLOSE = 1e-5
 
@@ -36,7 +35,8 @@ def attached(plan: Plan, weights: int = 0, method: str = "shrinknets", **setting
     try:
         net = sizer.attach(module, inputs, create(method, 1e-3 if method == "shrinknets" else None), **settings)
     except UnsupportedNetworkError as error:
-        assert "has no width that is free" in str(error)
+        if "has no width that is free" not in str(error):
+            raise
         assume(False)
     for child in module.modules():
         if "Dropout" in type(child).__name__:
@@ -100,7 +100,7 @@ def close(net: Net, draw: Random) -> dict[str, int]:
     return stay
 
 
-@examples(40)
+@examples(30)
 @given(plans())
 def test_closed_gates_go_and_the_outputs_stay(plan: Plan) -> None:
     net, inputs = attached(plan)
@@ -113,7 +113,7 @@ def test_closed_gates_go_and_the_outputs_stay(plan: Plan) -> None:
         assert_same(before[1], run(net, inputs, training=True))
 
 
-@examples(40)
+@examples(30)
 @given(plans())
 def test_units_that_became_constant_are_folded_or_stay(plan: Plan) -> None:
     net, inputs = attached(plan)
@@ -133,7 +133,7 @@ def test_units_that_became_constant_are_folded_or_stay(plan: Plan) -> None:
     assert_same(before, run(net, inputs))
 
 
-@examples(25)
+@examples(20)
 @given(plans())
 def test_growing_leaves_the_outputs_and_what_grew_is_trained(plan: Plan) -> None:
     net, inputs = attached(plan)
@@ -193,7 +193,6 @@ def test_the_optimiser_keeps_what_belongs_to_the_units_that_stay_and_goes_on(pla
     net, inputs = attached(plan)
     adam = net.track(torch.optim.Adam(net.param_groups(1e-3)))
     momentum = net.track(torch.optim.SGD(net.module.parameters(), 1e-3, momentum=0.9))
-    alive = loss(net, inputs)
     loss(net, inputs).backward()
     adam.step()
     momentum.step()
@@ -207,6 +206,7 @@ def test_the_optimiser_keeps_what_belongs_to_the_units_that_stay_and_goes_on(pla
                 for value in optimizer.state[parameter].values():
                     if value.dim():
                         value.copy_(numbered(parameter))
+    alive = loss(net, inputs)
     draw = Random(plan.seed)
     kept = {group: (~some(group, draw)).nonzero()[:, 0].tolist() for group in net.groups}
     wanted = {name: reference(net, kept)[id(parameter)] for name, parameter in names.items()}
@@ -226,8 +226,8 @@ def test_the_optimiser_keeps_what_belongs_to_the_units_that_stay_and_goes_on(pla
         assert {id(p) for options in optimizer.param_groups for p in options["params"]} == mine
         assert {id(p) for p in optimizer.state} <= mine
     alive.backward()
-    before = {name: parameter.detach().clone() for name, parameter in net.module.named_parameters()}
-    net.module.load_state_dict({n: torch.rand_like(v) if v.dim() else v for n, v in net.module.state_dict().items()})
+    for parameter in net.module.parameters():
+        nn.init.uniform_(parameter.data)
     before = {name: parameter.detach().clone() for name, parameter in net.module.named_parameters()}
     steps(net, inputs, adam)
     for name, parameter in net.module.named_parameters():
@@ -292,87 +292,3 @@ def test_removal_to_multiples_leaves_multiples(plan: Plan) -> None:
     net.after_epoch()
     assert all(width % 4 == 0 or width == widths[layer] for layer, width in net.widths.items())
     assert_same(before, run(net, inputs))
-
-
-# A resize is whole or not at all ------------------------------------------------------------------------------------
-
-
-class Stop(Exception):
-    """What fails."""
-
-
-class Failing(dict[Any, Any]):
-    """An optimiser's state that cannot be set the third time."""
-
-    sets = 0
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self.sets += 1
-        if self.sets == 3:
-            raise Stop
-        super().__setitem__(key, value)
-
-
-class Told(nn.Linear):
-    """A layer that once will not be told its size."""
-
-    armed = False
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "out_features" and self.armed:
-            object.__setattr__(self, "armed", False)
-            raise Stop
-        super().__setattr__(name, value)
-
-
-def everything(net: Net, optimizer: Optimizer) -> dict[str, Any]:
-    """Each value of the network, its gradients and its optimiser, and which tensor stands where."""
-    found: dict[str, Any] = {f"width {name}": width for name, width in net.widths.items()}
-    for path, module in net.module.named_modules():
-        for name, value in vars(module).items():
-            if isinstance(value, int):
-                found[f"attribute {path}.{name}"] = value
-    for name, tensor in net.module.state_dict(keep_vars=True).items():
-        found[name], found[f"id {name}"] = tensor.detach().clone(), id(tensor)
-        found[f"grad {name}"] = None if tensor.grad is None else tensor.grad.clone()
-        for key, value in optimizer.state.get(tensor, {}).items():
-            found[f"state {name} {key}"] = value.clone() if isinstance(value, Tensor) else value
-    found["trained"] = [id(p) for options in optimizer.param_groups for p in options["params"]]
-    found["known"] = sorted(id(p) for p in optimizer.state)
-    return found
-
-
-@pytest.mark.parametrize("fails", ["fill", "state", "attribute"])
-def test_a_resize_that_fails_half_way_changes_nothing(fails: str) -> None:
-    torch.manual_seed(0)
-    last = Told(12, 4)
-    module = nn.Sequential(
-        nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6), nn.PReLU(6), nn.Conv2d(6, 3, 3), nn.Flatten(), last, nn.Linear(4, 2)
-    )
-    x = torch.randn(4, 2, 6, 6)
-    net = sizer.attach(module, x, create("shrinknets", 1e-3))
-    optimizer = net.track(torch.optim.Adam(net.param_groups(1e-3)))
-    steps(net, (x,), optimizer, 2)
-    before, calls = everything(net, optimizer), 0
-
-    def fill(slot: Slot, entries: Tensor) -> None:
-        nonlocal calls
-        calls += 1
-        if fails == "fill" and calls == 5:
-            raise Stop
-
-    if fails == "state":
-        optimizer.state = Failing(optimizer.state)  # type: ignore[assignment]  # any mapping will do
-    object.__setattr__(last, "armed", fails == "attribute")
-    with pytest.raises(Stop):
-        net.grow_all({group: 2 for group in net.groups}, fill)
-    object.__setattr__(last, "armed", False)
-    after = everything(net, optimizer)
-    assert before.keys() == after.keys()
-    for key, value in before.items():
-        same = torch.equal(value, after[key]) if isinstance(value, Tensor) else value == after[key]
-        assert same, key
-    assert net.resizes == 0
-    net.grow_all({group: 2 for group in net.groups}, fill)
-    steps(net, (x,), optimizer)
-    assert net.widths == {"0": 8, "3": 5, "5": 6}
