@@ -45,10 +45,10 @@ def fold_constants(
     """
     readings: dict[Reader, Tensor] | None = None
     result: dict[Group, Tensor] = {}
-    moved: list[tuple[Reader, Tensor]] = []
+    moved: list[tuple[Reader, Tensor, Tensor]] = []
     for group, units in dead.items():
         possible = torch.ones(len(units), dtype=torch.bool)
-        parts: list[tuple[Reader, Tensor]] = []
+        parts: list[tuple[Reader, Tensor, Tensor]] = []
         for reader in dict.fromkeys(group.readers):
             where = dimensions.positions(reader.column.units, group.atom)[units.cpu()]
             weight = reader.column.ref.tensor.movedim(reader.column.dim, 0)
@@ -68,12 +68,20 @@ def fold_constants(
             takes = reader.even and (reader.bias is not None or reader.mean is not None)
             stuck = varies | (torch.zeros_like(varies) if takes else constant.abs() > tolerance)
             possible &= ~(stuck.any(1).cpu() & read)
-            parts.append((reader, torch.einsum("kmo,km->ko", columns, constant)))
+            parts.append((reader, where.to(weight.device), columns * constant[:, :, None]))
         going = possible.nonzero()[:, 0]
         possible[going[: -(group.width - len(going)) % multiple]] = False
-        moved += [(reader, part[possible.to(part.device)].sum(0)) for reader, part in parts]
+        for reader, where, part in parts:
+            gone = possible.to(where.device)
+            moved.append((reader, where[gone], part[gone]))
         result[group] = units[possible.to(units.device)]
-    for reader, constant in moved:
+    once: dict[Reader, Tensor] = {}
+    for reader, where, part in moved:
+        count = reader.column.ref.tensor.shape[reader.column.dim]
+        # an entry of a flattened map may be a unit's of two groups
+        left = once.setdefault(reader, torch.ones(count, dtype=part.dtype, device=part.device))
+        constant = torch.einsum("kmo,km->o", part, left[where])
+        left[where] = 0
         if reader.even and reader.bias is not None:
             reader.bias.tensor.add_(constant)
         elif reader.even and reader.mean is not None:

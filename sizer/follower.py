@@ -104,9 +104,10 @@ class Follower:
                 raise self.refusal(node, f"where its input {value.name} comes from was not followed")
         try:
             node.meta["shape"] = RULES.get(name, unruled)(self, node)
-        except ValueError as error:
+        except (ValueError, TypeError, AttributeError, IndexError) as error:
             if not self.ignored(node):
-                raise self.refusal(node, str(error)) from error
+                odd = "" if isinstance(error, ValueError) else "its rule does not know such arguments: "
+                raise self.refusal(node, f"{odd}{error}") from error
             node.meta["shape"] = self.freeze(node, "ignored, as asked")
 
     def refusal(self, node: Node, why: str) -> UnsupportedNetworkError:

@@ -63,7 +63,8 @@ def _fixed(net: Net) -> list[str]:
     """The fixed widths, those with one reason together."""
     alike: dict[str, list[str]] = {}
     for fixed in net.fixed:
-        reason = fixed.reason.replace(f" in module '{fixed.name}'", "")
+        own = fixed.name if f"'{fixed.name}'" in fixed.reason else fixed.name.rpartition(".")[0]
+        reason = fixed.reason.replace(f" in module '{own}'", "").replace(f"module '{own}'", "its module")
         alike.setdefault(reason, []).append(f"{fixed.name or 'forward()'}: {fixed.width:,} units")
     return [f"{', '.join(widths)}, fixed: {reason}" for reason, widths in alike.items()]
 

@@ -32,6 +32,7 @@ def pin_hard_coded(module: nn.Module, inputs: tuple[Any, ...], traced: Traced) -
         if what is None:
             sound.append(group)
         else:
+            what = problem(module, inputs, [group]) or what
             traced.pin(group, f"{HARD_CODED}: {what}")
 
 

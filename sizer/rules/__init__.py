@@ -75,7 +75,7 @@ RULES: dict[str, Rule] = {
     **_each("max min median var_mean", elementwise.reduction_pair),
     **_each("softmax log_softmax _softmax _log_softmax softmin", elementwise.softmax),
     **_each("cumsum cumprod argsort triu tril", elementwise.along),
-    **_each("view reshape _unsafe_view flatten unflatten unsqueeze squeeze view_as ravel", shapes.view),
+    **_each("view reshape _unsafe_view flatten unflatten unsqueeze squeeze view_as reshape_as ravel", shapes.view),
     **_each("permute transpose t numpy_T mT movedim swapaxes", shapes.permute),
     **_each("cat concat concatenate", shapes.cat),
     "stack": shapes.stack,

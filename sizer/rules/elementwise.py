@@ -15,7 +15,7 @@ COMPARISONS = ("gt", "lt", "ge", "le")
 
 
 def unary(follower: Follower, node: Node) -> Shape:
-    return shape(node.args[0])
+    return shape(next(tensors(node.args)))
 
 
 def elementwise(follower: Follower, node: Node) -> Shape:

@@ -22,7 +22,7 @@ NARROWED = {
 """By what the default widths are divided."""
 METHODS = {
     "shrinknets": {"knob": 1e-2, "ramp": 0.5},
-    "auto-sizing": {"knob": 1e-5, "fine_tuning": 0.0},
+    "auto-sizing": {"knob": 1e-5, "fine_tuning": 0.0, "min_growth": 2},
 }
 
 

@@ -168,7 +168,7 @@ CASES: dict[str, Case] = {
             "out": nn.Linear(6, 2),
         },
         {},
-        {"a": "groups of module 's'", "b": "cut across its units"},
+        {"a": "cut across its units"},
     ),
     "pixel shuffle": Case(
         IMAGE,
@@ -220,7 +220,7 @@ CASES: dict[str, Case] = {
             "out": nn.Linear(8, 2),
         },
         {"e.linear1": 12},
-        {"a": "layer_norm takes its mean over them", "e.self_attn": "one of it is picked in module 'e.self_attn'"},
+        {"a": "layer_norm takes its mean over them", "e.self_attn.in_proj_weight": "hard-coded where it is used"},
     ),
     "embedding": Case(
         WORDS, lambda m, x: m.out(m.a(x).mean(1)), lambda: {"a": nn.Embedding(7, 6), "out": nn.Linear(6, 2)}, {"a": 6}
@@ -242,7 +242,7 @@ CASES: dict[str, Case] = {
         VECTOR,
         lambda m, x: m.out(torch.relu(x @ m.a)),
         lambda: {"a": nn.Parameter(torch.randn(3, 5)), "out": nn.Linear(5, 2)},
-        {"": 5},
+        {"a": 5},
     ),
     "a product of every unit with every other": Case(
         VECTOR,

@@ -76,7 +76,7 @@ def test_fixed_widths_of_one_reason_stand_together_on_lines_that_fit(
     lines = repr(transformer()).splitlines()
     assert max(map(len, lines)) <= columns
     text = " ".join(line.strip() for line in lines)
-    together = ", ".join(f"1.layers.{at}.self_attn: 24 units" for at in range(4))
+    together = ", ".join(f"1.layers.{at}.self_attn.in_proj_weight: 24 units" for at in range(4))
     assert f"{together}, fixed:" in text
     assert text.endswith("2: 3 units, fixed: an output of the network")
 

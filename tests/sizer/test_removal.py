@@ -235,3 +235,19 @@ def test_removing_by_hand_leaves_at_least_one_unit() -> None:
         net.remove("0", [0, 1])
     with pytest.raises(InputError, match="the width of '2' is fixed at 2: an output"):
         net.remove("2", [0])
+
+
+def test_a_constant_that_belongs_to_units_of_two_layers_is_moved_once() -> None:
+    class Crossed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.out = nn.Linear(3, 4), nn.Linear(5, 6), nn.Linear(24, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            across = torch.sigmoid(self.b(torch.sigmoid(self.a(x)).transpose(1, 2)))
+            return self.out(across.flatten(1))
+
+    x = torch.randn(8, 5, 3)
+    net = attached(Crossed(), x)
+    assert net.widths == {"a": 4, "b": 6}
+    assert dropped(net, x, {"a": [0, 2], "b": [1, 3]}) == 4
