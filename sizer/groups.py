@@ -211,17 +211,16 @@ def check_parameters(module: nn.Module) -> None:
     Raises:
         InputError: there is such a parameter.
     """
-    homes: dict[tuple[int, int], str] = {}
+    homes: dict[int, str] = {}
     for name, parameter in module.named_parameters():
         if not parameter.is_floating_point():
             raise InputError(
                 f"parameter '{name}' is {str(parameter.dtype).removeprefix('torch.')}: only floating-point parameters "
                 "can be trained and sized; make it a buffer, or quantise after sizing"
             )
-        if parameter.numel():
-            home = (parameter.data_ptr(), parameter.numel())
-            other = homes.setdefault(home, name)
-            if other != name and parameter.device.type != "meta":
+        if parameter.numel() and parameter.device.type != "meta":
+            other = homes.setdefault(parameter.data_ptr(), name)
+            if other != name:
                 raise InputError(
                     f"parameters '{other}' and '{name}' share their memory but are two parameters, so a resize would "
                     "part them; tie them by assigning one to the other's place"

@@ -1,9 +1,9 @@
-"""attach(): the user's own module made resizable, with its groups, its method and its optimisers."""
+"""A user's module with its width groups, its method and its optimisers: what a method and a loop talk to."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from sizer import copies, overview, resize
-from sizer.errors import InputError, UnsupportedNetworkError, unknown
+from sizer.errors import InputError, unknown
 from sizer.folding import fold_constants
 from sizer.gates import Gates, factors, fold, folded, is_gate
 from sizer.groups import FixedWidth, Group, Slot, Traced
-from sizer.trial import pin_hard_coded
 
 if TYPE_CHECKING:
     from sizer.methods.method import Method
 
 Opt = TypeVar("Opt", bound=Optimizer)
-_attached: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Any]] = weakref.WeakKeyDictionary()
+ATTACHED: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Any]] = weakref.WeakKeyDictionary()
+"""Which module is whose, from ``attach`` to ``finish``."""
 
 
 class Net:
@@ -194,7 +194,7 @@ class Net:
         for copy in self.copies:
             fold(copy)
         self.copies.clear()
-        _attached.pop(self.module, None)
+        ATTACHED.pop(self.module, None)
         return self.module
 
     def plain_state(self, copy: nn.Module | None = None) -> dict[str, Tensor]:
@@ -356,65 +356,19 @@ class Net:
 
 
 def _scale(state: dict[str, Any], options: dict[str, Any]) -> Tensor | float:
-    if "exp_avg_sq" in state:
-        second: Tensor = state["exp_avg_sq"] / (1 - options["betas"][1] ** state["step"])
+    """What the optimiser divided its last step by, of those that scale each entry by itself."""
+    if "exp_avg_sq" in state:  # the Adam family; AMSGrad keeps the largest
+        largest = state.get("max_exp_avg_sq", state["exp_avg_sq"])
+        second: Tensor = largest / (1 - options["betas"][1] ** state["step"])
         return second.sqrt_().add_(options["eps"])
-    if "square_avg" in state:
-        mean: Tensor = state["square_avg"]
-        return mean.sqrt().add_(options["eps"])
+    for name in ("square_avg", "sum"):  # RMSprop, Adagrad
+        if isinstance(state.get(name), Tensor):
+            mean: Tensor = state[name]
+            return mean.sqrt().add_(options["eps"])
+    if "exp_inf" in state:  # Adamax
+        norm: Tensor = state["exp_inf"]
+        return norm.clone()
     return 1.0
-
-
-def attach(
-    module: nn.Module, example_input: Any, method: Method, ignore: Sequence[str] = (), *, round_to: int = 1
-) -> Net:
-    """Makes a plain module resizable while it trains.
-
-    Args:
-        module: any network that torch.export follows; changed in place by the method (gates, first widths).
-        example_input: a tensor, or a tuple of the positional inputs, as forward() takes them; a batch of 2 is enough.
-        method: what sizes it, from ``sizer.methods.create``.
-        ignore: paths of submodules that keep their width, and may do what cannot be followed.
-        round_to: removal leaves multiples of so many units, for hardware that likes them.
-
-    Raises:
-        UnsupportedNetworkError: its widths cannot be followed, or none is free.
-        InputError: the module is attached already, a parameter cannot be resized, or a path in ``ignore`` is unknown.
-    """
-    if round_to < 1:
-        raise InputError(f"round_to must be at least 1, got {round_to}")
-    _check_free(module)
-    inputs = example_input if isinstance(example_input, tuple) else (example_input,)
-    traced = Traced(module, inputs, ignore)
-    if method.sizes:
-        pin_hard_coded(module, inputs, traced)
-    net = Net(module, inputs, method, traced, round_to)
-    if method.sizes and not net.groups:
-        reasons = (
-            "; ".join(f"{fixed.name or type(module).__name__}: {fixed.reason}" for fixed in net.fixed)
-            or "it has no hidden layer"
-        )
-        raise UnsupportedNetworkError(f"{type(module).__name__} has no width that is free ({reasons})")
-    method.prepare(net)
-    _attached[module] = weakref.ref(net)
-    return net
-
-
-def _check_free(module: nn.Module) -> None:
-    """Refuses a module that another ``Net`` resizes, or that hides the network.
-
-    Raises:
-        InputError: it is one.
-    """
-    for kind in ("DistributedDataParallel", "DataParallel", "OptimizedModule"):
-        if type(module).__name__ == kind:
-            inner = "module._orig_mod" if kind == "OptimizedModule" else "module.module"
-            raise InputError(f"attach the network itself, not its {kind}: attach({inner}, ...), and wrap it afterwards")
-    other = _attached.get(module)
-    if any(is_gate(name) for name, _ in module.named_parameters()) or (other is not None and other() is not None):
-        raise InputError(
-            f"this {type(module).__name__} is attached already: use the net that attach() gave, or finish() it first"
-        )
 
 
 def fresh(rows: float, columns: float) -> resize.Fill:

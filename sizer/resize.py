@@ -97,12 +97,13 @@ def resize(
     try:
         _swap(steps, news, states, places, optimizers, undo)
         for atom, units in atoms.items():
-            undo.append(partial(setattr, atom, "size", atom.size))
+            before = atom.size
             atom.size = len(units)
+            undo.append(partial(setattr, atom, "size", before))
         for attribute in dict.fromkeys(a for group in chosen for a in group.attributes):
             before = getattr(attribute.module, attribute.name)
-            undo.append(partial(setattr, attribute.module, attribute.name, before))
             setattr(attribute.module, attribute.name, dimensions.size(attribute.units))
+            undo.append(partial(setattr, attribute.module, attribute.name, before))
     except BaseException:
         for step in reversed(undo):
             step()

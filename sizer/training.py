@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from sizer import cost
+from sizer.attaching import attach
 from sizer.batches import Loaders, parts_of
 from sizer.datasets import Data
 from sizer.errors import InputError
 from sizer.history import Epoch
 from sizer.methods.method import Method
-from sizer.net import attach
 from sizer.objectives import Loss, Metric, Objective
 from sizer.passes import Augment, Forward, Passes
 from sizer.run import STATE, Run, Training, random_states, seed_all, weights_file
