@@ -148,10 +148,7 @@ class Training:
         value = knob(epoch)
         if not (isinstance(value, Real) and math.isfinite(value) and value > 0):
             raise InputError(f"knob({epoch}) must give {name} as a positive number, got {value!r}")
-        if hasattr(self.net, "knob"):
-            self.net.knob = value
-        else:
-            self.net.method.value = value
+        self.net.knob = value
 
     def _impatient(self) -> str:
         """Why training ends before its last epoch: its patience is at an end; empty if it is not."""
