@@ -21,7 +21,7 @@ NARROWED = {
 }  # fmt: skip
 """By what the default widths are divided."""
 METHODS = {
-    "shrinknets": {"knob": 1e-2, "ramp": 0.5},
+    "shrinknets": {"knob": 1e-3, "ramp": 0.5},
     "auto-sizing": {"knob": 1e-6, "fine_tuning": 0.0, "min_growth": 2},
 }
 
@@ -29,13 +29,14 @@ METHODS = {
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--method", choices=METHODS)
     parser.add_argument("families", nargs="*", default=networks.names())
     arguments = parser.parse_args()
     data = datasets.load("cifar10")
     data = replace(data, x_train=data.x_train[: arguments.images], y_train=data.y_train[: arguments.images])
     print("# Every network, sized on CIFAR-10\n")
     print(f"{len(data.x_train):,} training images, one epoch, batch 128, Adam 1e-3, seed 0; widths narrowed for a CPU.")
-    print("ShrinkNets: lambda 1e-2, reached after half an epoch; auto-sizing: alpha 1e-6, no static part. The loss is")
+    print("ShrinkNets: lambda 1e-3, reached after half an epoch; auto-sizing: alpha 1e-6, no static part. The loss is")
     print(
         "that of validation images (at first of 1,000 of them, in training mode). Units of vit are attention heads and"
     )
@@ -46,6 +47,8 @@ def main() -> int:
     failed = []
     for family in arguments.families:
         for method, settings in METHODS.items():
+            if arguments.method not in (None, method):
+                continue
             widths = [max(1, width // NARROWED.get(family, 1)) for width in networks.default_widths(family)]
             torch.manual_seed(0)
             module = networks.build(family, data.input_shape, data.outputs, widths)
