@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
-from collections.abc import Callable, Mapping
-from functools import partial
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from rich.markup import escape
 from dashboards import numbers, progress, tables, terminal
 from dashboards.facts import facts, retraining
 from dashboards.report import render
-from sizer import architecture
+from sizer import Epoch, architecture
 from sizer.checkpoint import load_tensors
 from sizer.errors import InputError, unknown
 from studies import estimate, query
@@ -118,6 +120,29 @@ def dry_run(plan: Plan, cpus_per_trial: float = 1) -> None:
     )
 
 
+@contextlib.contextmanager
+def _ctrl_c() -> Iterator[Callable[[], None]]:
+    """Gives what raises KeyboardInterrupt once Ctrl-C came: a library may have swallowed that of the moment itself."""
+    pressed = threading.Event()
+
+    def handle(kind: int, frame: object) -> None:
+        pressed.set()
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield check
+        return
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def print_comparison(out: Console, database: Database, name: str, threshold: float | None = None) -> None:
     """The comparison of an evaluation's arms; `threshold` as `studies.compare.compare` takes it."""
     spec = query.spec(database, name)
@@ -178,10 +203,14 @@ def retrain(
         terminal.print_facts(out, retraining(found, seeds))
         if found.architecture.changed():
             terminal.print_lines(out, [f"{found.architecture.network} has changed since this network was trained"])
-        with progress.watch(out, lambda: task, "seed") as watch:
+        with progress.watch(out, lambda: task, "seed") as watch, _ctrl_c() as check:
             watch.begin({"retrain": (0, seeds)})
             for seed in range(seeds):
-                report = partial(watch.epoch, "retrain", seed, of=found.settings["epochs"])
+
+                def report(epoch: Epoch, seed: int = seed) -> None:
+                    check()
+                    watch.epoch("retrain", seed, epoch, of=found.settings["epochs"])
+
                 results.append(found.run(seed, report, keep_weights=target is not None))
                 watch.trial("retrain", seed, "", results[-1].status, results[-1].reason)
     except KeyboardInterrupt:
