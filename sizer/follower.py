@@ -151,7 +151,10 @@ class Follower:
 
     def produced(self, node: Node, weight: Any, bias: Any, rows: int) -> Dim:
         """An operation whose output is made of the rows of ``weight``, which its dimension ``rows`` holds."""
-        units = shape(weight)[rows]
+        return self.gives(node, shape(weight)[rows], weight, bias, rows)
+
+    def gives(self, node: Node, units: Dim, weight: Any, bias: Any, rows: int) -> Dim:
+        """As ``produced``, where more than the rows of the weight makes up the output's ``units``."""
         self.role(weight, rows, "row")
         if isinstance(bias, Node):
             dimensions.unify(units, shape(bias)[0])

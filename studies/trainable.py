@@ -46,7 +46,7 @@ def train(config: dict[str, Any]) -> None:
         try:
             with _alone(Path(member["folder"])):
                 end = _fit(member, name, device)
-        except Exception as error:
+        except Exception as error:  # whatever the user's code does; reported, as Tune would try a raised one again
             # What our own code or the disk refuses is no result of this trial: any other would meet the same.
             status = "refused" if isinstance(error, SizerError | OSError) else "error"
             end = {"status": status, "reason": _reason(error), "traceback": traceback.format_exc()}

@@ -59,16 +59,7 @@ def _grouped(follower: Follower, node: Node, weight: Any, bias: Any, groups: int
     entering, leaving = (inner, second) if transposed else (second, inner)
     dimensions.unify(x, (*lead, *entering))
     follower.follows(node, "groups", lead)
-    follower.role(weight, 0, "row")
-    units = (*lead, *leaving)
-    if isinstance(bias, Node):
-        dimensions.unify(shape(bias)[0], units)
-        follower.role(bias, 0, "bias")
-    if follower.ignored(node):
-        dimensions.pin(units, "ignored, as asked")
-    follower.producers.append((units, follower.layer(node, weight)))
-    follower.written(node, weight, bias)
-    return units
+    return follower.gives(node, (*lead, *leaving), weight, bias, 0)
 
 
 def _computed(follower: Follower, node: Node) -> Shape:

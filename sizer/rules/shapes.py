@@ -44,7 +44,8 @@ def permute(follower: Follower, node: Node) -> Shape:
 
 def cat(follower: Follower, node: Node) -> Shape:
     """Units of several tensors one after the other; each keeps a width of its own."""
-    parts = [shape(part) for part in node.args[0] if sizes(part) != [0]]  # type: ignore[union-attr, arg-type]
+    given: Any = node.args[0]
+    parts = [shape(part) for part in given if sizes(part) != [0]]
     rank = len(parts[0])
     at: Any = argument(node, 1, "dim", 0)
     result: list[Dim] = []
