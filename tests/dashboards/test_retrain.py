@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import torch
 
 import sizer
 from dashboards.cli import main
+from dashboards.commands import _ctrl_c
 from sizer import Architecture, datasets
 
 Sizer = Callable[..., tuple[int, str, str]]
@@ -93,6 +95,17 @@ def test_ctrl_c_ends_it_at_once_and_writes_nothing(run: Sizer) -> None:
     assert code == 130
     assert err == "sizer: interrupted with 0 of 2 seeds trained; nothing was written\n"
     assert not Path("again").exists()
+
+
+def test_a_ctrl_c_that_a_library_swallows_is_not_lost() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with _ctrl_c() as check:
+        check()
+        with contextlib.suppress(KeyboardInterrupt):  # as a library's bare except does
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            check()
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.parametrize(
