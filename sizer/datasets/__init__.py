@@ -20,6 +20,8 @@ from torch import Tensor
 
 from sizer import usercode
 from sizer.datasets.cache import data_folder
+from sizer.datasets.folds import check as check_cut
+from sizer.datasets.folds import cut
 from sizer.datasets.npz import read_npz
 from sizer.datasets.raw import KEYS, Raw, check
 from sizer.datasets.split import split
@@ -69,7 +71,16 @@ def names() -> tuple[str, ...]:
     return tuple(name for name in found if hasattr(importlib.import_module(f"{__name__}.{name}"), "read"))
 
 
-def load(source: str | Path, *, validation: float = 0.2, seed: int = 0, folder: Path | None = None) -> Data:
+def load(
+    source: str | Path,
+    *,
+    validation: float = 0.2,
+    seed: int = 0,
+    folder: Path | None = None,
+    folds: int | None = None,
+    fold: int = 0,
+    samples: int | None = None,
+) -> Data:
     """Read a data set, hold validation rows out of its training set, and standardise it.
 
     Args:
@@ -78,8 +89,13 @@ def load(source: str | Path, *, validation: float = 0.2, seed: int = 0, folder: 
             `package.module:function`, called without arguments: it gives these four by name or in this order, or
             `Data`, which is taken as it is.
         validation: What part of the training set is held out, in (0, 1); of each class alike.
-        seed: Which rows are held out; 0 or more.
+        seed: Which rows are held out, drawn as samples and dealt into each fold; 0 or more.
         folder: Where downloads are kept; else SIZER_DATA, else the platform's cache folder.
+        folds: For cross-validation: training and test rows are merged and dealt into this many parts, of each class
+            alike; every row is tested in one of them. None keeps the data set's own test part.
+        fold: The part that is the test part, 0 to `folds` - 1; `validation` is held out of the others.
+        samples: At most this many training rows, before `validation` is held out, and of the test rows the same share;
+            with folds, at most this many of both together. Drawn of each class alike; every class keeps a row.
 
     Returns:
         The data. The same arguments give the same tensors.
@@ -92,16 +108,19 @@ def load(source: str | Path, *, validation: float = 0.2, seed: int = 0, folder: 
         raise DataError(f"validation must lie between 0 and 1, both excluded, got {validation}")
     if seed < 0:
         raise DataError(f"seed must be 0 or more, got {seed}")
-    if usercode.is_named(str(source)):
-        given = usercode.find(str(source))()
-        if isinstance(given, Data):
-            return _checked(given, str(source))
-        return _prepared(str(source), str(source), _arrays(given, str(source)), validation, seed)
-    return _prepared(*_read(source, folder), validation, seed)
-
-
-def _prepared(name: str, called: str, raw: Raw, validation: float, seed: int) -> Data:
+    check_cut(folds, fold, samples)
+    name, called, raw = _read(source, folder)
+    if isinstance(raw, Data):
+        if folds is not None or samples is not None:
+            asked = f"folds={folds}" if folds is not None else f"samples={samples}"
+            raise DataError(f"{called} gives Data, which is parted already; for {asked} let it give {', '.join(KEYS)}")
+        return _checked(raw, called)
     task = check(raw, called)
+    raw = cut(raw, task == "classification", folds, fold, samples, seed, called)
+    return _prepared(name, called, task, raw, validation, seed)
+
+
+def _prepared(name: str, called: str, task: str, raw: Raw, validation: float, seed: int) -> Data:
     classes = raw.y_train.astype(np.int64) if task == "classification" else None
     train, val = split(len(raw.x_train), validation, seed, classes, called)
     x = measure(raw.x_train, train, f"{called}: x_train")
@@ -130,12 +149,15 @@ def _prepared(name: str, called: str, raw: Raw, validation: float, seed: int) ->
     )
 
 
-def _read(source: str | Path, folder: Path | None) -> tuple[str, str, Raw]:
-    """The data set's name, what messages call it, and its arrays."""
+def _read(source: str | Path, folder: Path | None) -> tuple[str, str, Raw | Data]:
+    """The data set's name, what messages call it, and its arrays, or what a user's function gave ready-made."""
+    name = str(source)
+    if usercode.is_named(name):
+        given = usercode.find(name)()
+        return name, name, given if isinstance(given, Data) else _arrays(given, name)
     path = Path(source)
     if path.suffix == ".npz":
         return path.stem, str(path), read_npz(path.expanduser())
-    name = str(source)
     if name not in names():
         if path.suffix or len(path.parts) > 1:
             raise DataError(f"{name} is neither a .npz file nor a data set; the data sets are: {', '.join(names())}")

@@ -1,4 +1,4 @@
-"""Where downloaded data sets are kept: one NAME.npz each, downloaded once, hash-checked, then read without network."""
+"""Where data sets are kept: one NAME.npz each, downloaded and hash-checked or made once, then read without network."""
 
 from __future__ import annotations
 
@@ -32,10 +32,7 @@ def data_folder(folder: Path | None = None) -> Path:
 
 
 def cached(name: str, folder: Path, files: Mapping[str, str], parse: Callable[[Sequence[Path]], Raw]) -> Raw:
-    """Read NAME.npz from the data folder, after putting it there if it is not.
-
-    Downloads and the .npz are written in a folder of their own beside it and the whole file is renamed into place, so
-    neither an interruption nor a second process leaves or sees half a file.
+    """Read NAME.npz from the data folder, after downloading it where it is not there.
 
     Args:
         name: The data set.
@@ -50,16 +47,43 @@ def cached(name: str, folder: Path, files: Mapping[str, str], parse: Callable[[S
         DataError: The kept file is broken, a home cannot be reached or serves something else, or the folder cannot be
             written.
     """
-    kept = folder / f"{name}.npz"
+    whole = folder / f"{name}.npz"
+    return kept(
+        name,
+        folder,
+        lambda part: parse([_download(url, known, part, whole) for url, known in files.items()]),
+        "downloaded",
+    )
+
+
+def kept(name: str, folder: Path, make: Callable[[Path], Raw], done: str = "made") -> Raw:
+    """Read NAME.npz from the data folder, after putting it there if it is not.
+
+    What `make` writes and the .npz are written in a folder of their own beside it and the whole file is renamed into
+    place, so neither an interruption nor a second process leaves or sees half a file.
+
+    Args:
+        name: The data set.
+        folder: The data folder; made where it is missing.
+        make: Gives the arrays; it may write into the folder that it is given, which is deleted afterwards.
+        done: What `make` does, as messages call it.
+
+    Returns:
+        The arrays.
+
+    Raises:
+        DataError: The kept file is broken, or the folder cannot be written; and what `make` raises.
+    """
+    file = folder / f"{name}.npz"
     try:
-        if kept.exists():
-            return read_npz(kept, remedy="delete it, and it is downloaded again")
+        if file.exists():
+            return read_npz(file, remedy=f"delete it, and it is {done} again")
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder) as part:
-            raw = parse([_download(url, known, Path(part), kept) for url, known in files.items()])
-            whole = Path(part) / kept.name
+            raw = make(Path(part))
+            whole = Path(part) / file.name
             write_npz(whole, raw)
-            whole.replace(kept)
+            whole.replace(file)
     except OSError as error:
         raise DataError(
             f"cannot keep {name} in the data folder {folder}: {error.strerror or error}; "

@@ -1,6 +1,7 @@
 """Data sets: what loading gives, and that bad data is one clear line."""
 
 import errno
+import importlib
 import io
 import json
 import os
@@ -25,7 +26,19 @@ from sizer.datasets.raw import KEYS, Raw
 from sizer.datasets.split import split
 from sizer.datasets.standardise import measure
 from sizer.errors import DataError, InputError, UnknownNameError
-from tests.sizer.originals import hashes, home, idx_bytes, images, small, write_cifar, write_idx
+from tests.sizer.originals import (
+    hashes,
+    home,
+    idx_bytes,
+    images,
+    little,
+    small,
+    write_cifar,
+    write_cifar100,
+    write_idx,
+    write_svhn,
+    write_tiny_imagenet,
+)
 
 
 def table(**changes: Any) -> dict[str, Any]:
@@ -188,10 +201,24 @@ def test_a_cifar_tar_that_lacks_a_batch_or_ends_within_an_image_is_refused(tmp_p
         cifar10.parse([path])
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
+WRITERS = {
+    "mnist": write_idx,
+    "fashion_mnist": write_idx,
+    "cifar10": write_cifar,
+    "cifar100": write_cifar100,
+    "svhn": write_svhn,
+    "tiny_imagenet": write_tiny_imagenet,
+}
+
+
+def test_every_data_set_with_files_to_download_has_been_downloaded_here():
+    modules = {name: importlib.import_module(f"sizer.datasets.{name}") for name in datasets.names()}
+    assert set(WRITERS) == {name for name, module in modules.items() if hasattr(module, "FILES")}
+
+
+@pytest.mark.parametrize("name", WRITERS)
 def test_a_data_set_is_downloaded_once_and_then_needs_no_network(tmp_path, monkeypatch, name):
-    raw = small(32, 32, 3) if name == "cifar10" else small(28, 28)
-    files = write_cifar if name == "cifar10" else write_idx
+    raw, files = little(name), WRITERS[name]
     served, folder = tmp_path / "home", tmp_path / "new" / "data"
     served.mkdir()
     originals = files(served, raw)
