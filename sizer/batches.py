@@ -87,6 +87,11 @@ class Resident:
             rows = order[start : start + self.batch_size]
             yield (self.x.index_select(0, rows),), self.y.index_select(0, rows)
 
+    def inputs(self) -> Iterator[tuple[Tensor, ...]]:
+        """The inputs alone, in their own order."""
+        for rows in torch.split(self.x, self.batch_size or EVALUATION_BATCH):
+            yield (rows,)
+
 
 class Loaded:
     """A part that a DataLoader gives, ours around a Dataset or the user's own.
@@ -142,6 +147,11 @@ class Loaded:
             yield tuple(self._moved(x) for x in inputs), self._moved(targets, torch.int64)
         if not seen:
             raise InputError(f"the {self.name} part gave no batch; give it at least 1 sample (and drop_last=False)")
+
+    def inputs(self) -> Iterator[tuple[Tensor, ...]]:
+        """The inputs alone, in the order in which they come."""
+        for inputs, _ in self:
+            yield inputs
 
     def _moved(self, value: Tensor, integers: torch.dtype | None = None) -> Tensor:
         dtype = self.dtype if value.is_floating_point() else integers

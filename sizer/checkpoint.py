@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from sizer.errors import InputError
 from sizer.net import Net
+from sizer.snapshot import Snapshot
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, Any] | None = None) -> None:
@@ -92,7 +93,12 @@ def save_run(
         "steps": net.steps,
         "steps_per_epoch": net.steps_per_epoch,
         "collapsed": net.collapsed,
+        "notes": net.notes,
+        "snapshot": None,
     }
+    if net.snapshot is not None:
+        progress["snapshot"] = net.snapshot.notes()
+        tensors |= {f"snapshot/{name}": value for name, value in net.snapshot.tensors.items()}
     save_tensors(path, tensors, {**notes, "net": progress, "optimizer": numbers})
 
 
@@ -104,6 +110,11 @@ def load_run(path: Path, net: Net) -> KeptRun:
     net.module.load_state_dict({n[7:]: value for n, value in tensors.items() if n.startswith("module/")})
     net.epoch, net.steps = progress["epoch"], progress["steps"]
     net.steps_per_epoch, net.collapsed = progress["steps_per_epoch"], progress["collapsed"]
+    net.notes = progress.get("notes", {})
+    if progress.get("snapshot") is not None:
+        device = next(net.module.parameters()).device
+        held = {n[9:]: value.to(device) for n, value in tensors.items() if n.startswith("snapshot/")}
+        net.snapshot = Snapshot.of(progress["snapshot"], held)
     states: dict[str, dict[str, Any]] = {name: dict(state) for name, state in notes.get("optimizer", {}).items()}
     for full, value in tensors.items():
         if full.startswith("optimizer/"):

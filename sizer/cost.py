@@ -1,8 +1,10 @@
-"""What a network weighs: parameters, FLOPs, and the memory that training took."""
+"""What a network weighs: parameters, FLOPs, latency, and the memory that training took."""
 
 from __future__ import annotations
 
 import resource
+import statistics
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -43,6 +45,33 @@ def flops(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[int, int]:
         for child in training:
             child.training = True
     return forward.get_total_flops(), forward.get_total_flops() + backward.get_total_flops()
+
+
+def latency(module: nn.Module, inputs: tuple[Any, ...], runs: int = 20) -> float:
+    """Seconds of one forward pass in evaluation mode, the median of so many after some to warm up.
+
+    Args:
+        module: the network; its mode is left as it was.
+        inputs: the positional inputs of the pass, on its device; their batch size is the one that is timed.
+        runs: how many are timed, at least 1.
+    """
+    device = next(module.parameters()).device
+    training = [child for child in module.modules() if child.training]
+    module.eval()
+    seconds = []
+    try:
+        with torch.inference_mode():
+            for run in range(runs + 3):
+                began = time.perf_counter()
+                module(*inputs)
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                if run >= 3:
+                    seconds.append(time.perf_counter() - began)
+    finally:
+        for child in training:
+            child.training = True
+    return statistics.median(seconds)
 
 
 def _convolution_backward(grad: Any, x: Any, weight: Any, *rest: Any, out_shape: Any = None) -> int:

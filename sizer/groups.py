@@ -53,6 +53,15 @@ class Slot:
             first = first[where]
         return first.reshape(group.width, -1)
 
+    def put_by_unit(self, tensor: Tensor, group: Group, values: Tensor) -> None:
+        """Writes what ``by_unit`` gave, changed, back into the tensor: (width, entries a unit)."""
+        first = tensor.movedim(self.dim, 0)
+        if atoms(self.units) == (group.atom,):
+            first.copy_(values.reshape(first.shape))
+        else:
+            where = dimensions.positions(self.units, group.atom).to(tensor.device).flatten()
+            first[where] = values.reshape(len(where), *first.shape[1:]).to(tensor.dtype)
+
 
 @dataclass(frozen=True)
 class Reader:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -15,9 +15,11 @@ from sizer.errors import InputError, unknown
 from sizer.folding import fold_constants
 from sizer.gates import Gates, factors, fold, folded, is_gate
 from sizer.groups import FixedWidth, Group, Slot, Traced
+from sizer.step_sizes import StepSize, step_sizes
 
 if TYPE_CHECKING:
     from sizer.methods.method import Method
+    from sizer.snapshot import Snapshot
 
 Opt = TypeVar("Opt", bound=Optimizer)
 ATTACHED: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Any]] = weakref.WeakKeyDictionary()
@@ -47,6 +49,7 @@ class Net:
     - An optimiser made before ``attach`` gets the gates by ``net.track(optimizer)``; schedulers are made after that.
     - ``torch.compile(net.module)`` compiles anew after each resize; after torch's limit of so many
       (``torch._dynamo.config.recompile_limit``) it goes on uncompiled, until ``torch.compiler.reset()``.
+    - Methods that look at data, such as ``activity``, need ``net.training_data`` and ``net.validate``, set by you.
     - ``DistributedDataParallel(net.module)`` is made anew whenever ``net.resizes`` has changed. All processes attach
       with the same seed and example, and remove and grow the same units, as their gradients are the same.
     - Frozen parameters stay frozen, and their units may go; ``ignore`` keeps their widths. ``finish`` multiplies the
@@ -62,6 +65,11 @@ class Net:
         epoch, steps, resizes: the current epoch from 1 (0 before training), and how many optimiser steps and changes of
             width there were so far.
         collapsed: names of layers that would have lost their last unit; one unit of each was kept.
+        training_data: gives the inputs of the training data's batches, unaugmented, each a tensor or a tuple of the
+            positional inputs; for methods that measure activations, and the same on all processes. ``fit`` sets it.
+        validate: gives the validation metric, larger being better, for methods that judge by it. ``fit`` sets it.
+        notes: what methods remember of this network, as it stands in JSON; a run that goes on finds it again.
+        snapshot: where a method may want to return to; kept like the notes.
     """
 
     def __init__(
@@ -80,6 +88,10 @@ class Net:
         self.optimizers: list[Optimizer] = []
         self.copies: list[nn.Module] = []
         self.gates: Gates | None = None
+        self.training_data: Callable[[], Iterable[Tensor | tuple[Tensor, ...]]] | None = None
+        self.validate: Callable[[], float] | None = None
+        self.notes: dict[str, Any] = {}
+        self.snapshot: Snapshot | None = None
         found = traced.groups()
         self.groups: list[Group] = found.free
         self.fixed: list[FixedWidth] = found.fixed
@@ -224,20 +236,23 @@ class Net:
         """Puts gates behind the groups: ``starts`` gives the first theta of each, of shape (width,)."""
         self.gates = Gates(self.module, starts)
 
-    def step_size(self, parameter: nn.Parameter) -> tuple[float, Tensor | float]:
-        """The learning rate of a tracked parameter, and what its optimiser divided the last gradient by.
+    def step_sizes(self, parameters: Iterable[Tensor]) -> dict[Tensor, StepSize]:
+        """The learning rate of each parameter that is trained, and what its optimiser divided the last gradient by.
 
         Returns:
-            The rate, and ``sqrt(v) + eps`` of Adam or RMSprop in the parameter's shape; 1.0 for plain gradient descent.
+            The rate, with what momentum makes of it, and ``sqrt(v) + eps`` of Adam or RMSprop in the parameter's shape;
+            1.0 for gradient descent.
+
+        Raises:
+            InputError: no tracked optimiser trains any of them.
         """
-        for optimizer in self.optimizers:
-            for options in optimizer.param_groups:
-                if any(parameter is other for other in options["params"]):
-                    return float(options["lr"]), _scale(optimizer.state.get(parameter, {}), options)
-        raise InputError(
-            f"{self.method.name} needs the optimiser that trains its gates: net.track(optimizer), made of "
-            "net.param_groups(lr)"
-        )
+        found = step_sizes(self.optimizers, parameters)
+        if not found:
+            raise InputError(
+                f"{self.method.name} needs the optimiser that trains the network: net.track(optimizer), made of "
+                "net.param_groups(lr)"
+            )
+        return found
 
     def remove(self, layer: str, units: Iterable[int]) -> None:
         """Removes units of a layer, whatever they contribute; at least one must stay."""
@@ -278,14 +293,15 @@ class Net:
         resize.resize(chosen, fill, self.optimizers, self.copies)
         self.resizes += 1
 
-    def resize_to(self, widths: dict[str, int]) -> None:
-        """Brings every layer to the given width, for values that are loaded afterwards."""
+    def resize_to(self, widths: dict[str, int], *, blank: bool = False) -> None:
+        """Brings every layer to the given width, for values that are loaded afterwards; ``blank`` draws no new ones."""
         for layer, width in widths.items():
             group = self.group(layer)
             if width < group.width:
                 self._keep({group: torch.arange(width)})
             elif width > group.width:
-                self.grow(layer, width - group.width)
+                units = resize.appended(group, width - group.width)
+                self._resize({group: units}, None if blank else fresh(1.0, 0.0))
 
     def drop(self, dead: dict[Group, Tensor], tolerance: float = 1e-6) -> int:
         """Removes units that contribute nothing but a constant, which is folded into what their readers add.
@@ -353,22 +369,6 @@ class Net:
                 if bool(mask.any()) and not bool(mask.all()):
                     starved[group] = mask
         return starved
-
-
-def _scale(state: dict[str, Any], options: dict[str, Any]) -> Tensor | float:
-    """What the optimiser divided its last step by, of those that scale each entry by itself."""
-    if "exp_avg_sq" in state:  # the Adam family; AMSGrad keeps the largest
-        largest = state.get("max_exp_avg_sq", state["exp_avg_sq"])
-        second: Tensor = largest / (1 - options["betas"][1] ** state["step"])
-        return second.sqrt_().add_(options["eps"])
-    for name in ("square_avg", "sum"):  # RMSprop, Adagrad
-        if isinstance(state.get(name), Tensor):
-            mean: Tensor = state[name]
-            return mean.sqrt().add_(options["eps"])
-    if "exp_inf" in state:  # Adamax
-        norm: Tensor = state["exp_inf"]
-        return norm.clone()
-    return 1.0
 
 
 def fresh(rows: float, columns: float) -> resize.Fill:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sizer import cost
 from sizer.batches import Part
@@ -66,6 +67,7 @@ class Training:
         self.knob = knob
         self.patience = patience
         self.so_far = Run(net)
+        net.training_data, net.validate = self._inputs, self._score
 
     def run(
         self,
@@ -142,6 +144,35 @@ class Training:
         if run.status == "complete":
             run.reason = self._impatient()
         return record
+
+    def _inputs(self) -> Iterator[tuple[Tensor, ...]]:
+        """The training part's inputs, for a method: the order of the epochs to come stays as it is."""
+        part = self.parts["train"]
+        assert part is not None
+        with self._undisturbed(part):
+            yield from part.inputs()
+
+    def _score(self) -> float:
+        """The validation metric of the network as it stands, for a method."""
+        part = self.parts["val"]
+        assert part is not None
+        training = [child for child in self.net.module.modules() if child.training]
+        with self._undisturbed(part):
+            score = self.passes.measure(part)[1]
+        for child in training:
+            child.training = True
+        return score
+
+    @contextmanager
+    def _undisturbed(self, part: Part) -> Iterator[None]:
+        """Leaves random states as they were, those of the user's own DataLoader, too."""
+        before = [generator.get_state() for generator in part.generators]
+        try:
+            with random_states(self.passes.forward.device):
+                yield
+        finally:
+            for generator, state in zip(part.generators, before, strict=True):
+                generator.set_state(state)
 
     def _turn(self, knob: Callable[[int], float]) -> None:
         epoch, name = self.net.epoch + 1, getattr(self.net.method.knob, "name", "knob")

@@ -103,7 +103,8 @@ class ShrinkNets(Method):
     def _shrink(self, net: Net, strength: float) -> None:
         """The proximal step of the L1 penalty, in the metric of the optimiser; a closed gate stays closed."""
         assert net.gates is not None
+        sizes = net.step_sizes(net.gates.parameters())
         for gate in net.gates.by_group.values():
-            rate, scale = net.step_size(gate.theta)
+            rate, scale = sizes[gate.theta]
             gate.theta.sub_(rate * strength / scale).clamp_(min=0).mul_(gate.alive)
             gate.alive.logical_and_(gate.theta > 0)

@@ -50,7 +50,7 @@ def build(input_shape: tuple[int, ...], outputs: int, widths: Sequence[int]) -> 
             out=nn.Linear(dense, outputs),
         )
     )
-    network.apply(_lecun)
+    network.apply(lecun)
     return network
 
 
@@ -59,7 +59,8 @@ def _left(size: int) -> int:
     return ((size + 1) // 2 + 1) // 2
 
 
-def _lecun(module: nn.Module) -> None:
+def lecun(module: nn.Module) -> None:
+    """Initialise one layer as DAS does: LeCun normal over its inputs, bias zero. Others are left alone."""
     if isinstance(module, nn.Linear | nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
         if module.bias is not None:

@@ -70,7 +70,19 @@ def test_an_mlp_has_as_many_layers_as_widths():
     ]
 
 
-@pytest.mark.parametrize(("name", "activation"), [("mlp", nn.ReLU), ("lenet", nn.ReLU), ("das-conv", nn.SELU)])
+@pytest.mark.parametrize(
+    ("name", "activation"),
+    [
+        ("mlp", nn.ReLU),
+        ("lenet", nn.ReLU),
+        ("das-conv", nn.SELU),
+        ("das-mlp", nn.SELU),
+        ("bnet-c", nn.ReLU),
+        ("dec3", nn.ReLU),
+        ("dec8", nn.ReLU),
+        ("darn-mlp", nn.ReLU),
+    ],
+)
 def test_every_hidden_layer_and_no_other_has_the_papers_activation(name, activation):
     parts = list(networks.build(name, (1, 28, 28), 10).children())
     followed = [isinstance(after, activation) for part, after in pairwise(parts) if hasattr(part, "weight")]
@@ -88,17 +100,32 @@ def test_every_hidden_layer_and_no_other_has_the_papers_activation(name, activat
         ("unet", 1_864_714),
         ("vit", 810_890),
         ("conv1d", 267_146),
+        ("bnet-c", 9_410_122),
+        ("dec8", 6_683_594),
+        ("dec3", 2_720_746),
     ],
 )
 def test_a_family_has_the_count_of_parameters_that_its_file_states(name, count):
     assert parameters(networks.build(name, (3, 32, 32), 10)) == count
-    assert f"{count:,} parameters" in " ".join(str(importlib.import_module(f"sizer.networks.{name}").__doc__).split())
+    assert f"{count:,} parameters" in " ".join(
+        str(importlib.import_module(f"sizer.networks.{name.replace('-', '_')}").__doc__).split()
+    )
+
+
+@pytest.mark.parametrize(("name", "count"), [("darn-mlp", 981_258), ("darn-cnn", 245_738)])
+def test_darns_networks_have_the_count_of_parameters_that_their_files_state(name, count):
+    assert parameters(networks.build(name, (1, 28, 28), 10)) == count
+    module = importlib.import_module(f"sizer.networks.{name.replace('-', '_')}")
+    assert f"{count:,} parameters" in " ".join(str(module.__doc__).split())
 
 
 @pytest.mark.parametrize(
     ("name", "sides"),
     [
         ("vgg11", [(32, 32), (16, 16), (8, 8), (4, 4), (2, 2), (1, 1)]),
+        ("bnet-c", [(32, 32), (16, 16), (8, 8), (4, 4), (2, 2), (1, 1)]),
+        ("dec8", [(32, 32), (16, 16), (8, 8), (4, 4), (2, 2), (1, 1)]),
+        ("dec3", [(32, 32), (16, 16), (8, 8), (4, 4)]),
         ("resnet18", [(32, 32), (16, 16), (8, 8), (4, 4), (1, 1)]),
         ("mobilenetv2", [(32, 32), (4, 4), (1, 1)]),
         ("densenet", [(32, 32), (16, 16), (8, 8), (1, 1)]),
@@ -115,7 +142,46 @@ def test_vgg11_pools_where_the_paper_does():
     assert order == "cpcpccpccpccp"
 
 
-@pytest.mark.parametrize("name", ["vgg11", "resnet18", "mobilenetv2", "densenet", "unet", "vit", "conv1d"])
+def test_bnet_c_is_vgg_b_up_to_its_dense_layers():
+    parts = dict(networks.build("bnet-c", (3, 32, 32), 10).named_children())
+    assert "".join(name[0] for name in parts if name.startswith(("conv", "pool"))) == "ccp" * 5
+    assert [part.out_channels for part in parts.values() if isinstance(part, nn.Conv2d)] == [
+        64, 64, 128, 128, 256, 256, 512, 512, 512, 512
+    ]  # fmt: skip
+    assert [name for name, part in parts.items() if isinstance(part, nn.Linear)] == ["out"]
+
+
+@pytest.mark.parametrize(("name", "kernels"), [("dec8", [3] * 8), ("dec3", [9, 9, 7])])
+def test_a_decomposed_convolution_is_a_vertical_one_then_a_horizontal_one(name, kernels):
+    parts = networks.build(name, (3, 32, 32), 10, [2] * 2 * len(kernels))
+    shapes = [part.kernel_size for part in parts if isinstance(part, nn.Conv2d)]
+    assert shapes == [shape for k in kernels for shape in ((k, 1), (1, k))]
+
+
+def test_das_mlp_is_the_network_of_the_15_puzzle():
+    parts = list(networks.build("das-mlp", (256,), 1))
+    assert [part.out_features for part in parts if isinstance(part, nn.Linear)] == [50] * 5 + [1]
+    assert parameters(networks.build("das-mlp", (256,), 1)) == 257 * 50 + 4 * 51 * 50 + 51
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vgg11",
+        "resnet18",
+        "mobilenetv2",
+        "densenet",
+        "unet",
+        "vit",
+        "conv1d",
+        "bnet-c",
+        "dec8",
+        "dec3",
+        "das-mlp",
+        "darn-cnn",
+        "darn-mlp",
+    ],
+)
 @pytest.mark.parametrize("sides", [(1, 1), (5, 16), (8, 8), (33, 2)])
 def test_images_of_any_size_can_be_trained_on(name, sides):
     network = networks.build(name, (1, *sides), 3, [4] * len(networks.layers(name)))
@@ -124,7 +190,10 @@ def test_images_of_any_size_can_be_trained_on(name, sides):
     assert out.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["das-conv", "vgg11", "resnet18", "mobilenetv2", "densenet", "unet", "vit"])
+@pytest.mark.parametrize(
+    "name",
+    ["das-conv", "vgg11", "resnet18", "mobilenetv2", "densenet", "unet", "vit", "bnet-c", "dec8", "dec3", "darn-cnn"],
+)
 @pytest.mark.parametrize("input_shape", [(64,), (3, 64), (3, 4, 8, 8)])
 def test_what_is_no_image_is_refused_by_name(name, input_shape):
     said = re.escape(f"{name} needs images (channels, height, width), got input shape {input_shape}; mlp takes any")
@@ -215,6 +284,10 @@ def test_conv1d_reads_signals_and_the_pixels_of_images_as_steps(input_shape):
         ("vit", (3, 32, 32), "blocks.3.mlp.fc1", math.sqrt(2 / (128 + 256))),
         ("vit", (3, 32, 32), "patches", math.sqrt(2 / (48 + 128))),
         ("conv1d", (3, 1024), "conv2", math.sqrt(2 / (128 * 5))),
+        ("bnet-c", (3, 32, 32), "conv6", math.sqrt(2 / (256 * 9))),
+        ("dec8", (3, 32, 32), "horizontal5", math.sqrt(2 / (512 * 3))),
+        ("dec3", (3, 32, 32), "vertical3", math.sqrt(2 / (128 * 7))),
+        ("das-mlp", (256,), "dense1", math.sqrt(1 / 256)),
     ],
 )
 def test_weights_start_as_in_the_papers(name, input_shape, path, std):
