@@ -50,6 +50,7 @@ def sweep(
     trials: Annotated[int | None, typer.Option(help="Trials of each arm, instead of the plan's.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of each trial, instead of the plan's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of data split, draws and training.")] = None,
+    scale: Annotated[str, typer.Option(help="full, or a smaller scale that the plan has, such as small.")] = "full",
     name: Annotated[str | None, typer.Option(help="Another name in the database.")] = None,
     cpus_per_trial: Annotated[float, typer.Option(help="CPUs (and threads) of a trial.")] = 1,
     gpus_per_trial: Annotated[float, typer.Option(help="Share of a GPU of a trial, such as 0.25.")] = 0,
@@ -65,9 +66,9 @@ def sweep(
     """
     from dashboards import commands
     from studies import sweep as sweeps
-    from studies.plan import read_plan
+    from studies.reading import read_plan
 
-    plans = read_plan(plan, {"trials": trials, "epochs": epochs, "seed": seed, "name": name})
+    plans = read_plan(plan, {"trials": trials, "epochs": epochs, "seed": seed, "name": name}, scale)
     for one in plans:
         if dry_run:
             commands.dry_run(one, cpus_per_trial)

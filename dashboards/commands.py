@@ -17,11 +17,13 @@ from rich.markup import escape
 from dashboards import numbers, progress, tables, terminal
 from dashboards.facts import facts, retraining
 from dashboards.report import render
+from dashboards.starts import starts
 from sizer import Epoch, architecture
 from sizer.checkpoint import load_tensors
 from sizer.errors import InputError, unknown
 from studies import estimate, query
 from studies.compare import Comparison, compare, finished
+from studies.crossval import chi_square, over_folds
 from studies.database import Database, open_database
 from studies.plan import Plan
 from studies.retrain import Retraining, Trained, best_of
@@ -76,7 +78,7 @@ def sweep(plan: Plan, db: str, run: Callable[..., Outcome]) -> int:
     out = console()
     out.rule(f"[bold]{escape(plan.name)}", align="left", style="dim")
     terminal.print_facts(out, facts(plan.spec()))
-    planned = plan.trials * len(plan.arms)
+    planned = sum(plan.planned(arm) for arm in plan.every)
     goes_on = "the same command goes on where it was"
     try:
         with progress.watch(out, lambda: query.data(db, plan.name)["task"]) as watch:
@@ -149,6 +151,8 @@ def print_comparison(out: Console, database: Database, name: str, threshold: flo
     trials, history = query.trials(database, name), query.history(database, name)
     comparison = _compared(trials, history, spec, query.data(database, name), threshold)
     terminal.print_comparison(out, name, comparison)
+    for content in _over_folds(trials, spec, query.data(database, name)):
+        terminal.print_table(out, content)
     if unequal := facts(spec).get("not equal"):
         terminal.print_lines(out, [f"the arms did not train alike: {unequal}"])
 
@@ -240,10 +244,12 @@ def print_status(out: Console, database: Database, name: str) -> None:
 def report(database: Database, name: str) -> str:
     """The HTML of an evaluation's report."""
     spec, data = query.spec(database, name), query.data(database, name)
-    trials, history = query.trials(database, name), query.history(database, name)
+    trials, history = _of_arms(query.trials(database, name), query.history(database, name))
     front = history.iloc[:0] if finished(trials).empty else query.front(database, name)
     comparison = _compared(trials, history, spec, data)
-    return render(name, comparison, trials, history, front, spec.get("description", ""), facts(spec, data))
+    folds = _over_folds(trials, spec, data)
+    about = spec.get("description", ""), facts(spec, data)
+    return render(name, comparison, trials, history, front, *about, folds, starts(spec, trials))
 
 
 def _print_written(out: Console, folder: Path) -> None:
@@ -258,5 +264,27 @@ def _compared(
     data: Mapping[str, Any],
     threshold: float | None = None,
 ) -> Comparison:
-    arms = {arm: values["method"] for arm, values in spec["arms"].items()}
-    return compare(trials, history, task=data["task"], threshold=threshold, arms=arms, planned=spec["trials"])
+    arms = {arm: values["method"] for arm, values in spec["arms"].items() if "stage" not in values}
+    trials, history = _of_arms(trials, history)
+    each = spec["trials"] * (spec.get("folds") or 1)
+    return compare(trials, history, task=data["task"], threshold=threshold, arms=arms, planned=each)
+
+
+def _over_folds(trials: pd.DataFrame, spec: Mapping[str, Any], data: Mapping[str, Any]) -> list[tables.Table]:
+    """What cross-validation says, where there is one."""
+    if not spec.get("folds"):
+        return []
+    arms = over_folds(trials[trials["stage"] == ""], spec["folds"])
+    if not arms:
+        return []
+    classes = data["task"] == "classification"
+    return [
+        tables.folds(arms, chi_square(arms, data["test"]) if classes else [], data["task"]),
+        *([tables.mean_widths(arms)] if len(arms[0].widths) <= 8 else []),
+    ]
+
+
+def _of_arms(trials: pd.DataFrame, history: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The trials and epochs of arms: stages only find what arms then train with."""
+    trials = trials[trials["stage"] == ""]
+    return trials, history[history["trial_id"].isin(trials["trial_id"])]

@@ -21,12 +21,16 @@ def facts(spec: Mapping[str, Any], data: Mapping[str, Any] | None = None) -> dic
         data: what the data was, with the numbers of its rows; None where it has not been read.
     """
     said = {"data": _data(spec, data or {}), "network": _network(spec)}
+    each = f"{_number(spec['trials'], 'point')} of {spec['folds']} folds" if spec.get("folds") else ""
     said["training"] = (
-        f"{_number(spec['trials'], 'trial')} an arm, {_number(spec['epochs'], 'epoch')}, batch {spec['batch_size']}, "
-        f"{spec['optimizer']} at {_short(spec['learning_rate'])}, seed {spec['seed']}"
+        f"{each or _number(spec['trials'], 'trial')} an arm, {_number(spec['epochs'], 'epoch')}, batch "
+        f"{spec['batch_size']}, {spec['optimizer']} at {_short(spec['learning_rate'])}, seed {spec['seed']}"
     )
+    if spec.get("samples"):
+        said["training"] += f", at most {numbers.count(spec['samples'])} samples"
     for name, arm in spec["arms"].items():
-        said[name] = drawn(name, arm, spec["sampler"])
+        if "stage" not in arm:
+            said[name] = drawn(name, arm, spec["sampler"])
     if unequal := differences(spec):
         said["not equal"] = "; ".join(unequal)
     return said
@@ -57,14 +61,27 @@ def retraining(found: Retraining, seeds: int) -> dict[str, str]:
 def drawn(name: str, arm: Mapping[str, Any], sampler: str) -> str:
     """What an arm's study draws: "lambda 1e-5 .. 1e-2, random"."""
     ranges = {key: value for key, value in arm.items() if isinstance(value, Mapping) and "low" in value}
-    parts = [f"{key} {_range(value)}" for key, value in ranges.items()]
-    if isinstance(widths := arm.get("widths"), Mapping) and "low" not in widths:
-        parts.append("widths " + ", ".join(f"{layer} {_range(value)}" for layer, value in widths.items()))
+    if "match" in arm:
+        knob = next(iter(ranges))
+        parts = [f"{knob} for as many parameters as {arm['match']}, in {_range(ranges.pop(knob))}"]
+    else:
+        parts = [f"{key} {_range(value)}" for key, value in ranges.items()]
+    for field, words in (("widths", "widths"), ("start", "starts from")):
+        given = arm.get(field)
+        if isinstance(given, list):
+            parts.append(f"{words} {'-'.join(map(str, given))}")
+        elif isinstance(given, Mapping) and "cut" in given:
+            parts.append(f"{words} {_taken(given)}")
+        elif isinstance(given, Mapping) and "low" not in given:
+            parts.append(f"{words} " + ", ".join(f"{layer} {_range(value)}" for layer, value in given.items()))
+    if isinstance(rates := arm.get("learning_rate"), list):
+        parts.append(f"learning rate of {', '.join(map(_short, rates))}")
     parts += [f"{key} = {value}" for key, value in arm.get("settings", {}).items()]
     if arm.get("enqueue"):
         parts.append(f"{_number(len(arm['enqueue']), 'point')} put first")
     method = [] if arm["method"] == name else [f"method {arm['method']}"]
-    return ", ".join([*method, *parts, str(arm.get("sampler", sampler))])
+    by = [str(arm.get("sampler", sampler))] if ranges else []
+    return ", ".join([*method, *parts, *by])
 
 
 def differences(spec: Mapping[str, Any]) -> list[str]:
@@ -73,7 +90,7 @@ def differences(spec: Mapping[str, Any]) -> list[str]:
         f"{name}: {field.replace('_', ' ')} {arm[field]} (others {spec[field]})"
         for name, arm in spec["arms"].items()
         for field in OVERRIDES
-        if field in arm and arm[field] != spec[field]
+        if field in arm and arm[field] != spec[field] and "stage" not in arm
     ]
 
 
@@ -83,6 +100,13 @@ def _data(spec: Mapping[str, Any], data: Mapping[str, Any]) -> str:
         return name
     rows = {"training": data["train"], "validation": data["val"], "test": data["test"]}
     return f"{name}: " + ", ".join(f"{numbers.count(count)} {part}" for part, count in rows.items())
+
+
+def _taken(given: Mapping[str, Any]) -> str:
+    """ "the mean of auto-sizing, uniform"."""
+    words = [f"the mean of {given['mean_of']}" if given.get("mean_of") else "the plan's"]
+    words += ["uniform"] if given.get("uniform") else []
+    return ", ".join(words) + (f", less {100 * given['cut']:g} %" if given.get("cut") else "")
 
 
 def _network(spec: Mapping[str, Any]) -> str:

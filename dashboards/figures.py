@@ -136,7 +136,7 @@ def expected_best(comparison: Comparison, against: str = "trials") -> go.Figure:
     figure.update_yaxes(axis.layout("Expected best"))
     if against == "flops":
         spent = [n * (arm.cost or 0.0) for arm in comparison.arms for n in (1, arm.finished)]
-        figure.update_xaxes(_log(spent), title_text="Training FLOPs spent")
+        figure.update_xaxes(log_axis(spent), title_text="Training FLOPs spent")
     else:
         figure.update_xaxes(title_text="Trials", tickformat="d")
     return figure
@@ -168,7 +168,7 @@ def size_against_accuracy(trials: pd.DataFrame, front: pd.DataFrame, task: str =
             values = axis.place(rows["test_accuracy"])
             figure.add_trace(_points(arm, rows, rows["parameters"].astype(float).tolist(), values, colour, task))
     figure.update_layout(template=template(), height=420)
-    figure.update_xaxes(_log(done["parameters"]), title_text="Parameters")
+    figure.update_xaxes(log_axis(done["parameters"]), title_text="Parameters")
     figure.update_yaxes(axis.layout("Test"))
     return figure
 
@@ -177,14 +177,18 @@ def convergence(history: pd.DataFrame, arm: str, knob_name: str, curves: int = 5
     """Figure 1: units and validation loss over epochs, for up to `curves` trials of a sizing arm across its knob."""
     rows = history[(history["arm"] == arm) & history["knob"].notna()]
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06)
-    chosen = _across_knob(rows, curves)
+    chosen = across_knob(rows, curves)
     for place, trial_id in enumerate(chosen):
         run = rows[rows["trial_id"] == trial_id].sort_values("epoch")
         knob = numbers.knob(float(run["knob"].iloc[0]))
-        style = {"color": _scale(place / max(1, len(chosen) - 1)), "width": 2.2, "dash": DASHES[place % len(DASHES)]}
+        style = {
+            "color": knob_colour(place / max(1, len(chosen) - 1)),
+            "width": 2.2,
+            "dash": DASHES[place % len(DASHES)],
+        }
         labels = [
             f"<b>{escape(knob_name)} = {knob}</b> (trial {row['number']})<br>epoch {row['epoch']}<br>"
-            f"{_widths(row['widths'])}<br>validation loss {row['val_loss']:.4g}"
+            f"{widths_text(row['widths'])}<br>validation loss {row['val_loss']:.4g}"
             for row in run.to_dict("records")
         ]
         shared: dict[str, Any] = {
@@ -201,9 +205,9 @@ def convergence(history: pd.DataFrame, arm: str, knob_name: str, curves: int = 5
         figure.add_trace(go.Scatter(y=run["val_loss"].tolist(), showlegend=False, **shared), row=2, col=1)
     figure.update_layout(template=template(), height=520, legend_title_text=f"{escape(knob_name)} =")
     seen = [sum(widths.values()) for widths in rows.loc[rows["trial_id"].isin(chosen), "widths"]]
-    figure.update_yaxes(_log(seen), title_text="Units", row=1, col=1)
+    figure.update_yaxes(log_axis(seen), title_text="Units", row=1, col=1)
     losses = rows.loc[rows["trial_id"].isin(chosen), "val_loss"].dropna()
-    loss_axis = {**_log(losses), "tickformat": "~g"} if len(losses) and losses.min() > 0 else {}
+    loss_axis = {**log_axis(losses), "tickformat": "~g"} if len(losses) and losses.min() > 0 else {}
     figure.update_yaxes(loss_axis, title_text="Validation loss", row=2, col=1)
     figure.update_xaxes(title_text="Epoch", row=2, col=1)
     return figure
@@ -221,7 +225,7 @@ def knob_effect(trials: pd.DataFrame, arm: str, task: str = "classification") ->
     for place, values in enumerate((rows["parameters"].astype(float).tolist(), axis.place(rows["test_accuracy"]))):
         figure.add_trace(_points(arm, rows, knobs, values, colour, task, line=True), row=place + 1, col=1)
     figure.update_layout(template=template(), height=520, showlegend=False)
-    figure.update_yaxes(_log(rows["parameters"]), title_text="Parameters", row=1, col=1)
+    figure.update_yaxes(log_axis(rows["parameters"]), title_text="Parameters", row=1, col=1)
     figure.update_yaxes(axis.layout("Test"), row=2, col=1)
     powers = {"type": "log", "dtick": 1, "exponentformat": "power"}
     figure.update_xaxes(powers, row=1, col=1)
@@ -256,7 +260,7 @@ def _marker(place: int, colour: str) -> dict[str, Any]:
     return {"symbol": symbol, "size": MARKER_SIZES.get(symbol, 8), "color": colour}
 
 
-def _log(values: Iterable[float]) -> dict[str, Any]:
+def log_axis(values: Iterable[float]) -> dict[str, Any]:
     """A log axis whose labels are as dense as the range of the values bears: 2 3 4, or 2 5 10, or 10 100."""
     positive = [float(value) for value in values if value > 0]
     ratio = max(positive) / min(positive) if positive else 1.0
@@ -272,17 +276,17 @@ def _described(row: dict[Any, Any], task: str) -> str:
         f"<b>{escape(str(row['arm']))}</b> trial {row['number']}, epoch {row['epoch']}{knob}{collapsed}<br>"
         f"test {name} {numbers.score(row['test_accuracy'], task)}, "
         f"validation {numbers.score(row['val_accuracy'], task)}<br>"
-        f"{numbers.count(row['parameters'])} parameters<br>{_widths(row['widths'])}"
+        f"{numbers.count(row['parameters'])} parameters<br>{widths_text(row['widths'])}"
     )
 
 
-def _widths(widths: dict[str, int]) -> str:
+def widths_text(widths: dict[str, int]) -> str:
     """Layer by layer; a long network is cut to its first and last layers."""
     parts = [f"{escape(layer)} {width:,}" for layer, width in widths.items()]
     return ", ".join(parts if len(parts) <= 6 else [*parts[:3], f"... ({len(parts) - 6} more)", *parts[-3:]])
 
 
-def _across_knob(rows: pd.DataFrame, curves: int) -> list[int]:
+def across_knob(rows: pd.DataFrame, curves: int) -> list[int]:
     """Trials whose knobs lie nearest to `curves` values spread evenly, on a log scale, over the range there is."""
     knobs = rows.groupby("trial_id")["knob"].first().sort_values(kind="stable")
     if len(knobs) <= curves:
@@ -302,7 +306,7 @@ def _faded(colour: str, opacity: float) -> str:
     return f"rgba({red},{green},{blue},{opacity})"
 
 
-def _scale(share: float) -> str:
+def knob_colour(share: float) -> str:
     """A colour of the knob's own scale, from small (purple) to large (amber), readable on light and dark paper."""
     stops = ((107, 76, 196), (0, 125, 190), (0, 158, 115), (150, 150, 30), (214, 120, 0))
     place = share * (len(stops) - 1)

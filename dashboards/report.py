@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboards import figures, numbers, tables
+from dashboards import figures, numbers, sizing_figures, tables
 from dashboards.page import bullets, page, plot, table
 from sizer.errors import InputError
 from studies.compare import Arm, Comparison, finished, ranked
@@ -42,6 +42,8 @@ def render(
     front: pd.DataFrame,
     description: str = "",
     facts: Mapping[str, str] | None = None,
+    folds: Sequence[tables.Table] = (),
+    starts: Mapping[str, Mapping[str, int]] | None = None,
 ) -> str:
     """The report as HTML.
 
@@ -51,6 +53,8 @@ def render(
         trials: one row a trial, `history` one a trial and epoch, `front` the non-dominated ones (`studies.query`).
         description: one line on the evaluation.
         facts: what else the head should say, label -> text.
+        folds: what cross-validation says.
+        starts: sizing arm -> layer -> the width that its networks started from, where that is known.
     """
     task = comparison.task
     colours = figures.colours(trials["arm"])
@@ -62,9 +66,13 @@ def render(
         plots["expected-trials"] = figures.expected_best(comparison, "trials")
         plots["expected-flops"] = figures.expected_best(comparison, "flops")
         plots["size"] = figures.size_against_accuracy(trials, front, task)
+        body += [_folds(folds, colours)] if folds else []
         body += [_distribution(comparison, colours), _expected(comparison), _size(trials, comparison, colours)]
     for place, arm in enumerate(sizing):
         body.append(_sizing(arm, place, trials, history, plots, task))
+    known = {arm.name: (starts or {})[arm.name] for arm in sizing if arm.name in (starts or {})}
+    body += [_from_starts(same, place, trials, history, plots) for place, same in enumerate(_meeting(sizing, known))]
+    body.append(_reduction(trials, known, plots))
     body.append(_methods(comparison))
     return page(f"sizer: {name}", "\n".join(body), plots)
 
@@ -111,6 +119,14 @@ def _head(name: str, description: str, facts: Mapping[str, str]) -> str:
 def _findings(comparison: Comparison) -> str:
     lines = tables.findings(comparison)
     return f"<section><h2>What came out</h2>{bullets(lines)}</section>"
+
+
+def _folds(folds: Sequence[tables.Table], colours: Mapping[str, str]) -> str:
+    shown = "".join(table(content, colours) for content in folds)
+    return (
+        f"<section><h2>Cross-validation</h2>{shown}<p class='quiet'>Each fold is tested once, at its best validation "
+        "epoch; validation chooses the point. An asterisk marks p below 1e-5, the paper's level.</p></section>"
+    )
 
 
 def _distribution(comparison: Comparison, colours: Mapping[str, str]) -> str:
@@ -168,7 +184,7 @@ def _sizing(
     plots: dict[str, go.Figure],
     task: str,
 ) -> str:
-    """One sizing arm: Figure 1 and what its knob does. The plots are added to `plots`."""
+    """One sizing arm: Figure 1, what its knob does, layer by layer too, and its rounds. Adds its plots to `plots`."""
     knob = str(trials.loc[trials["arm"] == arm.name, "knob_name"].iloc[0])
     plots[f"convergence-{place}"] = figures.convergence(history, arm.name, knob)
     plots[f"knob-{place}"] = figures.knob_effect(trials, arm.name, task)
@@ -183,8 +199,78 @@ def _sizing(
             f"knob-{place}",
             f"Parameters and test {numbers.score_name(task)} of every trial against {escape(knob)}.",
         )
-        + "</div></section>"
+        + "</div>"
+        + _layers(arm, place, trials, plots, knob)
+        + _rounds(arm, place, trials, history, plots, task)
+        + "</section>"
     )
+
+
+def _layers(arm: Arm, place: int, trials: pd.DataFrame, plots: dict[str, go.Figure], knob: str) -> str:
+    """Final widths layer by layer, where there are layers to tell apart."""
+    done = finished(trials)
+    done = done[done["arm"] == arm.name]
+    if max((len(widths) for widths in done["widths"]), default=0) < 2:
+        return ""
+    plots[f"layers-{place}"] = sizing_figures.sizes_against_knob(trials, arm.name)
+    many = f", its colour {escape(knob)}; of many trials some are drawn, spread over its range"
+    line = f"A line is a trial{many if done['knob'].nunique() > 1 else ''}."
+    return plot(
+        f"layers-{place}",
+        f"Units of each layer at the best validation epoch. {line}",
+        "Where each layer ends",
+    )
+
+
+def _rounds(
+    arm: Arm, place: int, trials: pd.DataFrame, history: pd.DataFrame, plots: dict[str, go.Figure], task: str
+) -> str:
+    """What each round did, where the method noted rounds."""
+    if sizing_figures.with_rounds(trials, arm.name).empty:
+        return ""
+    plots[f"rounds-{place}"] = sizing_figures.rounds(trials, history, arm.name, task)
+    return plot(
+        f"rounds-{place}",
+        f"The network after each round and its retraining, before the first at 0; a cross is a round that was taken "
+        f"back, an open circle one that was not decided. Validation {numbers.score_name(task)} decides.",
+        "Round by round",
+    )
+
+
+def _meeting(sizing: Sequence[Arm], known: Mapping[str, Mapping[str, int]]) -> list[dict[str, Mapping[str, int]]]:
+    """Arms of one method, for each method of which they start from different widths."""
+    groups: dict[str, dict[str, Mapping[str, int]]] = {}
+    for arm in sizing:
+        if arm.name in known:
+            groups.setdefault(arm.method, {})[arm.name] = known[arm.name]
+    return [same for same in groups.values() if any(start != next(iter(same.values())) for start in same.values())]
+
+
+def _from_starts(
+    same: Mapping[str, Mapping[str, int]],
+    place: int,
+    trials: pd.DataFrame,
+    history: pd.DataFrame,
+    plots: dict[str, go.Figure],
+) -> str:
+    plots[f"starts-{place}"] = sizing_figures.widths_from_starts(history, trials, same)
+    caption = "Units over epochs, from the start at 0. A line is a trial, its colour the arm."
+    return f"<section><h2>From several starting widths</h2>{plot(f'starts-{place}', caption)}</section>"
+
+
+def _reduction(trials: pd.DataFrame, known: Mapping[str, Mapping[str, int]], plots: dict[str, go.Figure]) -> str:
+    """What went, of the arms whose chosen trial ends with fewer units than it started with."""
+    done = finished(trials)
+    best = {arm: ranked(done[done["arm"] == arm]).iloc[0] for arm in known}
+    shrunk = {arm: start for arm, start in known.items() if sum(best[arm]["widths"].values()) < sum(start.values())}
+    if not shrunk:
+        return ""
+    plots["reduction"] = sizing_figures.reduction_per_layer(trials, shrunk)
+    caption = (
+        "Share of each layer's starting units that is gone in the trial that validation chooses; below 0 a layer grew."
+    )
+    grown = [f"{escape(arm)} ended larger than it started and is left out." for arm in known if arm not in shrunk]
+    return f"<section><h2>What each layer loses</h2>{plot('reduction', ' '.join([caption, *grown]))}</section>"
 
 
 def _methods(comparison: Comparison) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from dashboards import numbers
 from studies.compare import Arm, Comparison, Reach
+from studies.crossval import Folds, Test
 
 if TYPE_CHECKING:
     from studies.estimate import ArmEstimate
@@ -86,6 +87,44 @@ def pairs(comparison: Comparison) -> Table:
             for pair in comparison.pairs
         ),
     )
+
+
+def folds(arms: Sequence[Folds], tests: Sequence[Test], task: str) -> Table:
+    """The arms over their folds, each tested against the first."""
+    p = {test.other: test for test in tests}
+    first = f", and chi-square against {arms[0].arm}" if tests else ""
+    return Table(
+        title=f"Test {_named(task)} over folds of each arm's best point{first}",
+        columns=("arm", "folds", "mean ± 2 SD", "parameters", *(("diff.", "p") if tests else ())),
+        rows=tuple(
+            (
+                arm.arm,
+                str(arm.done),
+                f"{_bare(arm.mean, task)} ± {'-' if np.isnan(arm.two_sd) else _bare(arm.two_sd, task)}",
+                numbers.count(round(arm.parameters)),
+                *(_tested(p.get(arm.arm), task) if tests else ()),
+            )
+            for arm in arms
+        ),
+    )
+
+
+def mean_widths(arms: Sequence[Folds]) -> Table:
+    """Layer -> mean width over the folds, a row an arm."""
+    layers = list(dict.fromkeys(layer for arm in arms for layer in arm.widths))
+    return Table(
+        title="Mean widths over folds",
+        columns=("arm", *layers),
+        rows=tuple(
+            (arm.arm, *(f"{arm.widths[layer]:.0f}" if layer in arm.widths else "-" for layer in layers)) for arm in arms
+        ),
+    )
+
+
+def _tested(test: Test | None, task: str) -> tuple[str, str]:
+    if test is None:
+        return "", ""
+    return _signed(-test.difference, task), numbers.pvalue(test.p) + (" *" if test.significant else "")
 
 
 def estimates(arms: Sequence[ArmEstimate]) -> Table:

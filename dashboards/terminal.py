@@ -16,6 +16,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from dashboards import numbers, tables
+from studies.arms import planned
 from studies.compare import Comparison
 
 STATES = ("COMPLETE", "FAIL", "RUNNING", "WAITING")
@@ -95,12 +96,13 @@ def print_status(
         states = own["state"].value_counts()
         failed = int(states.get("FAIL", 0))
         done, running = int(states.get("COMPLETE", 0)), int(states.get("RUNNING", 0))
-        waiting = max(0, int(spec["trials"]) - done - failed - running)
+        waiting = max(0, planned(spec, arm) - done - failed - running)
         collapsed = int(((own["state"] == "COMPLETE") & (own["status"] == "collapsed")).sum())
         epochs = int((history["arm"] == arm).sum())
         rows.append((arm, *(str(count) for count in (done, collapsed, failed, running, waiting)), f"{epochs:,}"))
     columns = ("arm", "complete", "of them collapsed", "failed", "running", "to do", "epochs done")
-    title = f"Trials, {spec['trials']} planned an arm"
+    each = planned(spec, next(arm for arm, values in spec["arms"].items() if "stage" not in values))
+    title = f"Trials, {each} planned an arm"
     print_table(console, tables.Table(title=title, columns=columns, rows=tuple(rows)))
     bad = trials[(trials["state"] == "FAIL") | (trials["status"].isin(["collapsed"]))]
     if len(bad):
@@ -130,6 +132,8 @@ def described_presets(texts: Mapping[str, str]) -> dict[str, str]:
         values = tomllib.loads(text)
         cells = values.get("cells", {})
         said[name] = str(values.get("description", "")) + (f" Cells: {', '.join(cells)}." if cells else "")
+        if scales := values.get("scale"):
+            said[name] += f" --scale {', '.join(scales)}."
     return said
 
 

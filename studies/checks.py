@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from sizer import datasets, methods, networks
 from sizer.errors import InputError, unknown
 from sizer.training import OPTIMIZERS
+from studies.arms import Range
 
 if TYPE_CHECKING:
-    from studies.plan import Arm, Plan
+    from studies.arms import Arm
+    from studies.plan import Plan
 
 SAMPLERS = ("random", "grid", "qmc", "tpe", "gp")
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -54,12 +56,18 @@ def check(plan: Plan) -> None:
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
         if arm.sizes:
-            _check_sizing(where, arm)
+            _check_sizing(where, arm, plan)
         else:
             _check_baseline(where, arm, plan, sampler)
 
 
-def _check_sizing(where: str, arm: Arm) -> None:
+def _check_sizing(where: str, arm: Arm, plan: Plan) -> None:
+    if isinstance(arm.start, list):
+        layers = len(plan.layers())
+        if plan.code("network") is not None:
+            raise InputError(f"{where}.start: sizing arms start from what {plan.network} builds; leave out {arm.start}")
+        if len(arm.start) != layers:
+            raise InputError(f"{where}.start: {len(arm.start)} widths given, the plan's network has {layers} layers")
     for point in arm.enqueue:
         if isinstance(point, dict):
             raise InputError(f"{where}.enqueue: points of {arm.knob_name} are positive numbers, got {point!r}")
@@ -68,8 +76,20 @@ def _check_sizing(where: str, arm: Arm) -> None:
 def _check_baseline(where: str, arm: Arm, plan: Plan, sampler: str) -> None:
     if arm.widths is None:
         raise InputError(f"{where}.widths is missing: a baseline draws its widths, such as {{low = 16, high = 4096}}")
-    if sampler == "grid":
+    if sampler == "grid" and arm.taken is None:
         raise InputError(f"{where}.sampler: grid is for a knob; draw widths with random, qmc, tpe or gp")
+    for field in ("start", "match"):
+        if getattr(arm, field) is not None:
+            raise InputError(f"{where}.{field} is for arms that size themselves, and {arm.method} does not")
+    if isinstance(arm.learning_rate, list) and arm.taken is None:
+        raise InputError(
+            f"{where}.learning_rate: a grid of rates needs one network to try them on; give one rate, or widths such as"
+            f" {{ mean_of = 'ARM' }} or {{ cut = 0 }}, got {arm.learning_rate}"
+        )
+    if arm.taken is not None:
+        for field in ("depth", "enqueue"):
+            if getattr(arm, field):
+                raise InputError(f"{where}.{field}: its widths are taken from elsewhere, so there is nothing to draw")
     decays = arm.method == _DECAYS
     if decays and arm.weight_decay is None:
         raise InputError(f"{where}.weight_decay is missing: {arm.method} draws it, such as {{low = 1e-5, high = 1e-2}}")
@@ -77,12 +97,15 @@ def _check_baseline(where: str, arm: Arm, plan: Plan, sampler: str) -> None:
         raise InputError(f"{where}.weight_decay: {arm.method} has none; use the method fixed-l2")
     if arm.depth is not None and plan.code("network") is not None:
         raise InputError(f"{where}.depth: {plan.network} decides how many layers it has; leave depth out")
+    if arm.taken is not None:
+        return
     layers = plan.layers(int(arm.depth.high) if arm.depth else None)
     if isinstance(arm.widths, dict):
         if extra := [layer for layer in arm.widths if layer not in layers]:
             raise unknown(f"layer of {plan.network}", extra[0], layers)
         if missing := [layer for layer in layers if layer not in arm.widths]:
             raise InputError(f"{where}.widths lacks the layers {', '.join(missing)}: give a range for each of {layers}")
+    assert isinstance(arm.widths, dict | Range)
     ranges = arm.widths.values() if isinstance(arm.widths, dict) else [arm.widths]
     for bounds in [*ranges, *([arm.depth] if arm.depth else [])]:
         if bounds.low < 1 or bounds.low != int(bounds.low) or bounds.high != int(bounds.high):

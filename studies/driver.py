@@ -16,11 +16,12 @@ import optuna
 from optuna.trial import TrialState
 
 from sizer import Epoch, best_epoch
-from studies import search, weights
+from studies import search, stages, weights
 from studies.database import Database
 from studies.lease import Lease
 from studies.plan import Plan
 from studies.records import Records
+from studies.stages import Ended, Resolved
 
 
 class Watch(Protocol):
@@ -56,7 +57,7 @@ class Driver:
         self.plan = plan
         self.watch = watch
         self.packed: dict[str, str] = {}
-        self.ended: dict[str, Counter[str]] = {arm: Counter() for arm in plan.arms}
+        self.ended: dict[str, Counter[str]] = {arm: Counter() for arm in plan.every}
         self._database = database
         self._lease = lease
         self._records = Records(database, lease)
@@ -65,6 +66,8 @@ class Driver:
         self._asked: dict[str, int] = {}
         self._waiting: dict[str, list[int]] = {}
         self._members: dict[int, dict[str, Any]] = {}
+        self._resolved: dict[str, Resolved] = {}
+        self._shape: tuple[tuple[int, ...], int] = ((), 0)
 
     def begin(self, data: dict[str, Any]) -> None:
         """Writes the plan, opens the studies and sees what an earlier driver left.
@@ -74,7 +77,8 @@ class Driver:
         """
         spec = self.plan.spec()
         self._records.plan(self.plan.name, spec, data)
-        for arm in self.plan.arms:
+        self._shape = tuple(data["input_shape"]), int(data["outputs"])
+        for arm in self.plan.every:
             study = optuna.create_study(
                 storage=self._database.storage,
                 study_name=self.plan.study_name(arm),
@@ -96,31 +100,61 @@ class Driver:
                     complete = row.state == TrialState.COMPLETE
                     self._keep_weights(arm, row._trial_id, row.number, folder, complete=complete)
         running = Counter(arm for arm, _ in self._adoptable)
-        self.watch.begin({arm: (self._asked[arm] - running[arm], self.plan.trials) for arm in self.plan.arms})
+        planned = self.plan.planned
+        self.watch.begin({arm: (self._asked[arm] - running[arm], planned(arm)) for arm in self.plan.every})
 
     @property
     def left(self) -> int:
         """Trials that have still to begin or to be adopted."""
-        return len(self._adoptable) + sum(max(0, self.plan.trials - asked) for asked in self._asked.values())
+        return len(self._adoptable) + sum(self._to_ask(arm) for arm in self.plan.every)
 
     def next(self) -> dict[str, Any] | None:
-        """The next trial to train, as a worker needs it; None when every trial has been given out."""
+        """The next trial to train, as a worker needs it.
+
+        Returns:
+            None when every trial has been given out, or when those that are left wait for some that train (`left`).
+
+        Raises:
+            InputError: An arm takes something from another of which no trial gave a network.
+        """
         if self._adoptable:
             arm, row = self._adoptable.pop(0)
-            trial = search.adopt(self.plan, arm, self._studies[arm], row)
+            trial = search.adopt(self.plan, arm, self._studies[arm], row, self._open(arm))
             return self._member(arm, trial, known=self._known(trial._trial_id))
-        open_arms = [arm for arm in self.plan.arms if self._asked[arm] < self.plan.trials]
-        if not open_arms:
+        ready = [arm for arm in self.plan.every if self._to_ask(arm) and self._is_ready(arm)]
+        if not ready:
             return None
         # The arm that is furthest behind: all arms advance together.
-        arm = min(open_arms, key=lambda arm: self._asked[arm])
+        arm = min(ready, key=lambda arm: self._asked[arm])
         queued = bool(self._waiting[arm])
         number = self._waiting[arm].pop(0) if queued else self._asked[arm] + len(self._waiting[arm])
-        trial = search.ask(self.plan, arm, self._studies[arm], number, queued)
+        trial = search.ask(self.plan, arm, self._studies[arm], number, queued, self._open(arm))
         self._asked[arm] += 1
         self._records.forget(trial._trial_id)
         shutil.rmtree(self._folder(arm, trial.number), ignore_errors=True)
         return self._member(arm, trial, known=0)
+
+    def _to_ask(self, arm: str) -> int:
+        return max(0, self.plan.planned(arm) - self._asked[arm])
+
+    def _is_ready(self, arm: str) -> bool:
+        """Whether all that an arm takes from others, or a search for a knob from its own trials so far, is there."""
+        found = self.plan.every[arm]
+        training = {member["arm"] for member in self._members.values()}
+        if any(self._to_ask(other) or other in training for other in found.waits_for(arm)):
+            return False
+        return found.stage != "knob" or arm not in training
+
+    def _open(self, arm: str) -> Resolved:
+        """What an arm takes from others; the database alone says it, so that a new driver finds the same."""
+        if arm not in self._resolved or self.plan.every[arm].stage == "knob":
+            self._resolved[arm] = stages.resolve(self.plan, arm, self._ended, self._shape)
+        return self._resolved[arm]
+
+    def _ended(self, arm: str) -> list[Ended]:
+        rows = self._studies[arm].get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        found = [(row, _best(self._records.epochs(row._trial_id))) for row in rows]
+        return [Ended(row.number, row.params, best) for row, best in found if best is not None]
 
     def epoch(self, trial_id: int, epoch: Epoch) -> None:
         """A worker finished an epoch: it is committed when this returns. The watch hears of it once."""
@@ -130,8 +164,10 @@ class Driver:
             member["known"] = epoch.epoch
             self.watch.epoch(member["arm"], member["number"], epoch, member["epochs"])
 
-    def end(self, trial_id: int, status: str, reason: str, device: str = "", traceback: str = "") -> None:
+    def end(self, trial_id: int, status: str, reason: str, **more: Any) -> None:
         """A trial ended: its best epoch, architecture and weights are written and Optuna is told.
+
+        `more` is `device`, `traceback` and the method's `notes` of the run, as far as there are any.
 
         Every step can be done again, so that a driver killed between two of them does no harm: while the row is
         RUNNING it is adopted, and afterwards the run's folder says that its weights are still to be looked at.
@@ -145,7 +181,7 @@ class Driver:
             "best_epoch": best.epoch, "test_accuracy": best.test_accuracy, "parameters": best.parameters,
             "flops": best.flops, "widths": best.widths,
         } if best else {}  # fmt: skip
-        said = {"status": status, "reason": reason, "device": device, "traceback": traceback}
+        said = {"status": status, "reason": reason, **more}
         self._records.architecture(trial_id, best.widths if best else {})
         self._records.attributes(trial_id, {**found, **{key: value for key, value in said.items() if value}})
         search.tell(self._studies[arm], number, best.val_accuracy if best and complete else None)
@@ -158,17 +194,22 @@ class Driver:
         return int(self._members[trial_id]["known"])
 
     def _member(self, arm: str, trial: optuna.Trial, known: int) -> dict[str, Any]:
-        plan, point = self.plan, search.point(self.plan, arm, trial.params)
-        seed = plan.seed + trial.number
-        if trial.user_attrs.get("seed") != seed:
-            trial.set_user_attr("seed", seed)
+        plan, point = self.plan, search.point(self.plan, arm, trial.params, self._open(arm))
+        fold = plan.fold(arm, trial.number)
+        # A stage compares on one seed, that of the first trial it is there for.
+        seed = plan.seed + (0 if plan.every[arm].stage else trial.number)
+        said = {"seed": seed, "learning_rate": point.learning_rate, **({} if fold is None else {"fold": fold})}
+        for key, value in said.items():
+            if trial.user_attrs.get(key) != value:
+                trial.set_user_attr(key, value)
         member = {
             "arm": arm, "number": trial.number, "trial_id": trial._trial_id, "seed": seed, "known": known,
-            "method": plan.arms[arm].method, "knob": point.knob, "settings": dict(plan.arms[arm].settings),
+            "method": plan.every[arm].method, "knob": point.knob, "settings": dict(plan.every[arm].settings),
             "network": plan.network, "widths": point.widths, "weight_decay": point.weight_decay,
             "data": plan.data, "validation": plan.validation, "data_seed": plan.seed,
+            "folds": plan.folds, "fold": fold or 0, "samples": plan.samples, "learning_rate": point.learning_rate,
             "folder": str(self._folder(arm, trial.number)),
-            **{field: plan.setting(arm, field) for field in ("epochs", "batch_size", "learning_rate", "optimizer")},
+            **{field: plan.setting(arm, field) for field in ("epochs", "batch_size", "optimizer")},
             **self.packed,
         }  # fmt: skip
         self._members[trial._trial_id] = member

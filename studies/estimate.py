@@ -9,7 +9,8 @@ import torch
 from sizer import Epoch, cost, methods
 from sizer import fit as sizer_fit
 from sizer.datasets import Data
-from studies.plan import Arm, Plan, Range
+from studies.arms import Arm, Range, Taken
+from studies.plan import Plan
 
 _STEPS = 4
 # What a sizing arm may shrink to is not known beforehand; its small end is a tenth of the widths it starts from.
@@ -79,7 +80,7 @@ def dry_run(plan: Plan, cpus: int = 1) -> list[ArmEstimate]:
     threads = torch.get_num_threads()
     torch.set_num_threads(cpus)
     try:
-        return [_estimate(plan, name, arm, data) for name, arm in plan.arms.items()]
+        return [_estimate(plan, name, arm, data) for name, arm in plan.every.items()]
     finally:
         torch.set_num_threads(threads)
 
@@ -89,17 +90,22 @@ def _estimate(plan: Plan, name: str, arm: Arm, data: Data) -> ArmEstimate:
     overridden = [
         f"{field}: {value}"
         for field in ("epochs", "batch_size", "learning_rate", "optimizer", "sampler")
-        if (value := getattr(arm, field)) is not None and value != getattr(plan, field)
+        if (value := getattr(arm, field)) is not None and value != getattr(plan, field) and not isinstance(value, list)
     ]
     return ArmEstimate(
-        name, arm.method, _draws(plan, name, arm), overridden, plan.trials, plan.setting(name, "epochs"),
+        name, arm.method, _draws(plan, name, arm), overridden, plan.planned(name), plan.setting(name, "epochs"),
         _size(plan, name, arm, data, small), _size(plan, name, arm, data, large),
     )  # fmt: skip
 
 
 def _ends(plan: Plan, arm: Arm) -> tuple[list[int], list[int]]:
+    # Widths that other arms are to give are not known yet; those of the plan stand for them.
+    start = list(plan.start_widths().values())
+    if arm.taken is not None and not arm.sizes:
+        cut = [max(1, round(width * (1 - arm.taken.cut))) for width in start]
+        return cut, cut
     if arm.sizes:
-        start = list(plan.start_widths().values())
+        start = arm.start if isinstance(arm.start, list) else start
         # A width of 1 cannot be told from a dimension that is broadcast, in a network that has to be traced.
         return [min(width, max(2, width // _SHRUNK)) for width in start], start
     ends = []
@@ -122,7 +128,7 @@ def _size(plan: Plan, name: str, arm: Arm, data: Data, widths: list[int]) -> Siz
     seen: list[Epoch] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
-        module = plan.build(data, widths)
+        module = plan.build(data.input_shape, data.outputs, widths)
     parameters, flops = cost.parameters(module), cost.flops(module, (data.x_train[:1],))[0]
     sizer_fit(
         module, part, method, epochs=2, batch_size=batch, learning_rate=plan.setting(name, "learning_rate"),
@@ -140,7 +146,15 @@ def _draws(plan: Plan, name: str, arm: Arm) -> str:
     def shown(bounds: Range) -> str:
         return f"{bounds.low:g}..{bounds.high:g}" + ("" if bounds.log else " uniformly")
 
+    if arm.stage == "learning_rate" and isinstance(arm.learning_rate, list):
+        return f"learning rates {', '.join(f'{rate:g}' for rate in arm.learning_rate)} (grid)"
+    if arm.match is not None and arm.stage is None:
+        return f"{arm.knob_name} as its stage finds it"
+    if arm.stage == "knob":
+        return f"{arm.knob_name} for as many parameters as {arm.match}"
     parts = [f"{arm.knob_name} {shown(arm.knob)}"] if arm.knob else []
+    if isinstance(arm.widths, Taken):
+        return "nothing: its widths are taken"
     if isinstance(arm.widths, dict):
         parts += [f"{layer} {shown(bounds)}" for layer, bounds in arm.widths.items()]
     elif arm.widths:

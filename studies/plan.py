@@ -10,91 +10,22 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator
 from torch import nn
 
 from sizer import datasets, methods, networks, own_network, usercode
 from sizer.datasets import Data
 from sizer.errors import InputError, unknown
-from studies import checks, presets
-
-_KNOBS = {kind.knob.name for kind in map(methods.method_class, methods.names()) if kind.knob}
-_NO_SWEEP = {"knob", "settings", "enqueue"}
-_Rate = Annotated[float, Field(gt=0)]
-_Width = Annotated[int, Field(ge=1)]
+from studies import checks
+from studies.arms import Arm, Range, Rate, Strict, Taken, Width, named, planned, with_stages
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class Range(_Strict):
-    """Where a value is drawn from: low <= value <= high, both positive.
-
-    Attributes:
-        low: The smallest value.
-        high: The largest value.
-        log: Uniform in the logarithm (True) or in the value itself.
-    """
-
-    low: float = Field(gt=0)
-    high: float = Field(gt=0)
-    log: bool = True
-
-    @model_validator(mode="after")
-    def _not_empty(self) -> Range:
-        if self.low >= self.high:
-            raise ValueError(f"low must be below high, got low={self.low:g}, high={self.high:g}")
-        return self
-
-
-class Arm(_Strict):
-    """One method (or baseline) of an evaluation: what its study draws, and where it differs from the plan.
-
-    Attributes:
-        method: A name of `sizer.methods.names()`; the arm's own name unless given.
-        knob: The range of the method's knob, written under the knob's own name (`lambda`, `alpha`).
-        settings: Keyword settings of the method, one value each.
-        enqueue: Points that come before the sampler's own. In a sizing arm numbers; in a baseline tables such
-            as `{widths = [300, 100], weight_decay = 1e-4}`.
-        widths: Baselines: the range of every layer's width, or one a layer.
-        depth: Baselines: the range of the number of hidden layers, where the network leaves it free.
-        weight_decay: Baselines with an L2 penalty: its range.
-        learning_rate, epochs, batch_size, optimizer, sampler: Override the plan's, for this arm only.
-    """
-
-    method: str
-    knob: Range | None = None
-    settings: dict[str, bool | int | float | str] = {}
-    enqueue: list[Annotated[float, Field(gt=0)] | dict[str, Any]] = []
-    widths: Range | dict[str, Range] | None = None
-    depth: Range | None = None
-    weight_decay: Range | None = None
-    learning_rate: _Rate | None = None
-    epochs: int | None = Field(default=None, ge=1)
-    batch_size: int | None = Field(default=None, ge=1)
-    optimizer: str | None = None
-    sampler: str | None = None
-
-    @property
-    def knob_name(self) -> str | None:
-        """The name of the method's knob; None for a baseline."""
-        knob = methods.method_class(self.method).knob
-        return knob.name if knob else None
-
-    @property
-    def sizes(self) -> bool:
-        """Whether the arm's method finds widths itself."""
-        return methods.method_class(self.method).sizes
-
-
-class Plan(_Strict):
+class Plan(Strict):
     """One evaluation: several arms over the same data, network, epochs and seeds.
 
     Attributes:
@@ -105,7 +36,11 @@ class Plan(_Strict):
             `function(input_shape, outputs)`; it gives the network that the sizing arms start from.
         widths: The widths that the sizing arms start from; the network's own defaults unless given.
         epochs: Epochs of every trial.
-        trials: Trials of every arm.
+        trials: Trials of every arm; with `folds`, points of every arm, each of which is that many trials.
+        folds: Cross-validation: training and test set are merged and parted so, and each point is trained once for
+            each fold, which is then the test set.
+        samples: At most so many training rows, of each class alike, and the same share of the test set; with folds, of
+            both together.
         seed: Trial k of every arm trains with seed + k; the validation split is drawn from `seed`.
         validation: The share of the training set held out to choose by, strictly between 0 and 1.
         sampler: One of random, grid, qmc, tpe, gp.
@@ -118,12 +53,14 @@ class Plan(_Strict):
     description: str = ""
     data: str
     network: str
-    widths: list[_Width] | None = Field(default=None, min_length=1)
+    widths: list[Width] | None = Field(default=None, min_length=1)
     epochs: int = Field(ge=1)
     trials: int = Field(ge=1)
+    folds: int | None = Field(default=None, ge=2)
+    samples: int | None = Field(default=None, ge=2)
     seed: int = Field(default=0, ge=0)
     batch_size: int = Field(default=256, ge=1)
-    learning_rate: _Rate = 1e-3
+    learning_rate: Rate = 1e-3
     optimizer: str = "adam"
     validation: float = Field(default=0.2, gt=0, lt=1)
     sampler: str = "random"
@@ -132,18 +69,23 @@ class Plan(_Strict):
     _codes: dict[str, usercode.Code] = PrivateAttr(default_factory=dict)
     _widths: dict[str, int] = PrivateAttr(default_factory=dict)
     _data: Data | None = PrivateAttr(default=None)
+    _all: dict[str, Arm] = PrivateAttr(default_factory=dict)
+    _planned: dict[str, int] = PrivateAttr(default_factory=dict)
 
     def __init__(self, **values: Any) -> None:
-        named = _named_arms(values)
+        complete = named(values)
         try:
-            super().__init__(**named)
+            super().__init__(**complete)
         except ValidationError as error:
-            raise _one_line(error, named) from None
+            raise _one_line(error, complete) from None
+        self._all = with_stages(self.arms)
         for field in ("network", "data"):
             if usercode.is_named(getattr(self, field)):
                 self._codes[field] = usercode.find(getattr(self, field))
                 self._codes[field].function()
         checks.check(self)
+        spec = self.spec()
+        self._planned = {name: planned(spec, name) for name in self.every}
 
     @field_validator("name")
     @classmethod
@@ -151,6 +93,21 @@ class Plan(_Strict):
         if not all(re.match(checks.NAME, part) for part in name.split("/")):
             raise ValueError("must be letters, digits, '.', '_' or '-'")
         return name
+
+    @property
+    def every(self) -> Mapping[str, Arm]:
+        """The arms and their stages, each of which is an Optuna study, in the order in which they run."""
+        return self._all
+
+    def planned(self, arm: str) -> int:
+        """How many trials an arm or a stage has."""
+        return self._planned[arm]
+
+    def fold(self, arm: str, number: int) -> int | None:
+        """Which fold a trial is tested on; a stage looks at the first alone. None where there are none."""
+        if self.folds is None:
+            return None
+        return 0 if self.every[arm].stage else number % self.folds
 
     def study_name(self, arm: str) -> str:
         """The name of an arm's Optuna study."""
@@ -181,21 +138,26 @@ class Plan(_Strict):
     def read_data(self) -> Data:
         """Gives the data, split and standardised; read anew, unless it was needed to check a network of one's own."""
         held, self._data = self._data, None
-        return held or datasets.load(self.data, validation=self.validation, seed=self.seed)
+        return held or datasets.load(
+            self.data, validation=self.validation, seed=self.seed, folds=self.folds, samples=self.samples
+        )
 
-    def build(self, data: Data, widths: list[int] | None) -> nn.Module:
-        """The network with fresh weights for this data; `widths` as `studies.search.Point` has them."""
-        return build(self._codes.get("network") or self.network, data, widths)
+    def build(self, input_shape: tuple[int, ...], outputs: int, widths: list[int] | None) -> nn.Module:
+        """The network with fresh weights for such data; `widths` as `studies.search.Point` has them."""
+        return build(self._codes.get("network") or self.network, input_shape, outputs, widths)
 
     def setting(self, arm: str, field: str) -> Any:
-        """The value of `field` that holds for `arm`: its own, else the plan's."""
-        own = getattr(self.arms[arm], field)
+        """The value of `field` that holds for `arm`: its own, else the plan's. (Of a grid of rates, the first.)"""
+        own = getattr(self.every[arm], field)
+        if isinstance(own, list):
+            return own[0]
         return getattr(self, field) if own is None else own
 
     def spec(self) -> dict[str, Any]:
         """The plan as plain JSON values; knobs stand under their own names, files and functions with their SHA-256."""
         values = self.model_dump(exclude_none=True)
-        for name, arm in self.arms.items():
+        values["arms"] = {name: arm.model_dump(exclude_none=True) for name, arm in self.every.items()}
+        for name, arm in self.every.items():
             entry = values["arms"][name]
             if "knob" in entry:
                 entry[arm.knob_name] = entry.pop("knob")
@@ -204,11 +166,13 @@ class Plan(_Strict):
         return values | {f"{field}_sha256": code.sha256 for field, code in self._codes.items()}
 
 
-def build(network: str | usercode.Code, data: Data, widths: list[int] | None) -> nn.Module:
-    """A network of ours, by its name, or of the user's code, with fresh weights for this data."""
+def build(
+    network: str | usercode.Code, input_shape: tuple[int, ...], outputs: int, widths: list[int] | None
+) -> nn.Module:
+    """A network of ours, by its name, or of the user's code, with fresh weights for such data."""
     if isinstance(network, usercode.Code):
-        return own_network.build(network, data.input_shape, data.outputs, widths)
-    return networks.build(network, data.input_shape, data.outputs, widths)
+        return own_network.build(network, input_shape, outputs, widths)
+    return networks.build(network, input_shape, outputs, widths)
 
 
 def study_name(plan: str, arm: str) -> str:
@@ -216,120 +180,29 @@ def study_name(plan: str, arm: str) -> str:
     return f"{plan}/{arm}"
 
 
-def read_plan(source: str | Path, overrides: Mapping[str, Any] | None = None) -> list[Plan]:
-    """Reads an evaluation, or several where the source has cells.
-
-    Args:
-        source: The name of a preset, `PRESET/CELL`, or the path of a .toml file.
-        overrides: Values for `trials`, `epochs`, `seed`, `name`, `data` that win over the file's; None is ignored.
-
-    Returns:
-        One plan a cell; one plan where there are no cells.
-
-    Raises:
-        InputError: No such preset, cell or file, or a value in it is wrong.
-    """
-    values, base, cell = _load(str(source))
-    cells = values.pop("cells", {})
-    if cell is not None and cell not in cells:
-        raise unknown(f"cell of {values.get('name', source)}", cell, cells)
-    chosen = {cell: cells[cell]} if cell is not None else cells
-    given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    if not chosen:
-        return [_plan(values, {}, given, base, None)]
-    return [_plan(values, own, given, base, name) for name, own in chosen.items()]
-
-
-def _load(source: str) -> tuple[dict[str, Any], Path, str | None]:
-    stem, _, cell = source.partition(".toml/")
-    if cell:
-        source = f"{stem}.toml"
-    if source.endswith(".toml"):
-        path = Path(source)
-        if not path.is_file():
-            raise InputError(f"no plan at {source}: name a .toml file or a preset ({', '.join(presets.names())})")
-        text, base = path.read_text(encoding="utf-8"), path.resolve().parent
-    else:
-        name, _, cell = source.partition("/")
-        if name not in presets.names():
-            raise unknown("preset", name, presets.names())
-        text, base = presets.text(name), Path.cwd()
-    try:
-        return tomllib.loads(text), base, cell or None
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{source} is not TOML: {error}") from None
-
-
-def _plan(
-    values: Mapping[str, Any], own: Mapping[str, Any], given: Mapping[str, Any], base: Path, cell: str | None
-) -> Plan:
-    merged = {**values, **{key: value for key, value in own.items() if key != "arms"}, **given}
-    arms = {name: dict(arm) for name, arm in values.get("arms", {}).items()}
-    for name, arm in own.get("arms", {}).items():
-        arms[name] = {**arms.get(name, {}), **arm}
-    if "epochs" in given:
-        arms = {name: {key: value for key, value in arm.items() if key != "epochs"} for name, arm in arms.items()}
-    if cell is not None:
-        merged["name"] = f"{merged.get('name', '')}/{cell}"
-    data = merged.get("data")
-    if any(usercode.is_named(str(merged.get(field, ""))) for field in ("network", "data")):
-        usercode.look_first(base)
-    if isinstance(data, str | Path) and str(data).endswith(".npz"):
-        folder = Path.cwd() if "data" in given else base
-        merged["data"] = str((folder / Path(data).expanduser()).resolve())
-    return Plan(**{**merged, "arms": arms})
-
-
-def _named_arms(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives each arm its method's name and moves the knob's range from the knob's own name to `knob`."""
-    arms = values.get("arms")
-    if not isinstance(arms, Mapping):
-        return dict(values)
-    named: dict[str, Any] = {}
-    for name, arm in arms.items():
-        if not isinstance(arm, Mapping):
-            named[name] = arm
-            continue
-        method = arm.get("method", name)
-        if method not in methods.names():
-            raise unknown("method", str(method), methods.names())
-        entry = {**arm, "method": method}
-        knob = methods.method_class(method).knob
-        if knob is not None:
-            entry["knob"] = entry.pop(knob.name, entry.get("knob", {"low": knob.low, "high": knob.high}))
-            if not isinstance(entry["knob"], Mapping | Range):
-                raise InputError(
-                    f"arms.{name}.{knob.name} must be a range such as {{low = {knob.low:g}, high = {knob.high:g}}},"
-                    f" got {entry['knob']!r}; single points go into enqueue"
-                )
-            settings = arm.get("settings")
-            swept = {**entry, **(settings if isinstance(settings, Mapping) else {})}
-            for field, value in swept.items():
-                known = field in {*Arm.model_fields, *_KNOBS} or field not in entry
-                if known and isinstance(value, Mapping | Range | list) and field not in _NO_SWEEP:
-                    raise InputError(
-                        f"arms.{name}.{field}: a sizing arm sweeps {knob.name} and nothing else, got {value!r};"
-                        " give one value (the widths it starts from stand at the top of the plan)"
-                    )
-        named[name] = entry
-    return {**values, "arms": named}
+_TAGS = {"Range", "Layers", "Taken", "float", "dict[str,Range]"}
 
 
 def _one_line(error: ValidationError, values: Mapping[str, Any]) -> InputError:
     """The first complaint of pydantic as one line: the field, what would be right, the value."""
-    first = error.errors()[0]
+    every = error.errors()
+    # Of a union's members, what was meant is the one that got furthest.
+    same = [each for each in every if each["loc"][:3] == every[0]["loc"][:3]]
+    first = max(same, key=lambda each: len(each["loc"]))
     # A union adds its members' type names to the location; they mean nothing to whoever wrote the plan.
-    parts = [str(part) for part in first["loc"] if str(part) not in {"Range", "dict[str,Range]", "float"}]
-    parts = [part for part in parts if not part.startswith(("dict[", "constrained"))] or ["plan"]
+    parts = [str(part) for part in first["loc"] if str(part) not in _TAGS]
+    parts = [part for part in parts if not part.startswith(("dict[", "constrained", "list["))] or ["plan"]
     knob = None
     if parts[0] == "arms" and len(parts) > 2:
         knob = methods.method_class(values["arms"][parts[1]]["method"]).knob
         parts[2] = knob.name if knob and parts[2] == "knob" else parts[2]
     where = ".".join(parts)
     if first["type"] == "extra_forbidden":
-        own = [*(field for field in Arm.model_fields if field != "knob"), *([knob.name] if knob else [])]
+        hidden = {"knob", "stage"}
+        own = [*(field for field in Arm.model_fields if field not in hidden), *([knob.name] if knob else [])]
         fields: Iterable[str] = own if parts[0] == "arms" and len(parts) == 3 else Plan.model_fields
-        fields = Range.model_fields if len(parts) > 3 else fields
+        if len(parts) > 3:
+            fields = Taken.model_fields if "Taken" in first["loc"] else Range.model_fields
         wrong = unknown("field", where.rpartition(".")[2], fields)
         return InputError(f"{where}: {wrong}")
     if first["type"] == "missing":

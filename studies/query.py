@@ -20,15 +20,16 @@ from studies.lease import is_held
 from studies.plan import study_name
 
 TRIALS = (
-    "arm", "method", "trial_id", "number", "state", "status", "reason", "knob_name", "knob", "seed", "epoch",
+    "arm", "method", "stage", "trial_id", "number", "point", "fold", "state", "status", "reason", "knob_name", "knob",
+    "learning_rate", "seed", "epoch",
     "val_accuracy", "test_accuracy", "val_loss", "test_loss", "parameters", "flops", "units", "training_flops",
-    "seconds", "epochs", "peak_memory", "widths", "device",
+    "seconds", "epochs", "peak_memory", "widths", "device", "notes",
 )  # fmt: skip
 HISTORY = (
     "arm", "trial_id", "number", "knob", "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy",
     "test_loss", "test_accuracy", "parameters", "flops", "training_flops", "seconds", "peak_memory", "widths",
 )  # fmt: skip
-_WHOLE = ("epoch", "parameters", "flops", "units", "training_flops", "epochs", "peak_memory", "seed")
+_WHOLE = ("point", "fold", "epoch", "parameters", "flops", "units", "training_flops", "epochs", "peak_memory", "seed")
 _AT_BEST = ("epoch", "val_accuracy", "test_accuracy", "val_loss", "test_loss", "parameters", "flops", "units", "widths")
 
 
@@ -70,11 +71,13 @@ def driver(db: str | Path | Database, name: str) -> str:
 def trials(db: str | Path | Database, plan_name: str) -> pd.DataFrame:
     """One row a trial of every arm, in the order of arms and numbers; its figures are those of its best epoch.
 
-    Columns: arm, method, trial_id, number; state (Optuna's: COMPLETE, FAIL, RUNNING, WAITING), status (complete,
+    Columns: arm, method, stage (what a stage looks for; "" of an arm), trial_id, number; point and fold (of
+    cross-validation, else the number and none); state (Optuna's: COMPLETE, FAIL, RUNNING, WAITING), status (complete,
     collapsed, diverged, error, or "" while it runs), reason; knob_name and knob (of `fixed` "" and NaN, of `fixed-l2`
-    its weight decay), seed; epoch, val_accuracy, test_accuracy, val_loss, test_loss, parameters, flops (forward, one
-    sample), units and widths (layer -> width) at the best epoch; training_flops, seconds, epochs and peak_memory
-    (bytes) of the whole trial; device. A trial without an epoch has no figures.
+    its weight decay), learning_rate, seed; epoch, val_accuracy, test_accuracy, val_loss, test_loss, parameters, flops
+    (forward, one sample), units and widths (layer -> width) at the best epoch; training_flops, seconds, epochs and
+    peak_memory (bytes) of the whole trial; device; notes (what the method noted, such as its rounds). A trial without
+    an epoch has no figures.
 
     Raises:
         InputError: No such database or evaluation.
@@ -129,7 +132,7 @@ def best(
         max_flops: FLOPs of one sample's forward pass at most.
 
     Returns:
-        The row: the columns of `history`, then method, knob_name, seed, status and units.
+        The row: the columns of `history`, then method, knob_name, seed, status, fold, learning_rate and units.
 
     Raises:
         InputError: Nothing fits; the line names the nearest. Or there is no complete trial, or no such arm.
@@ -203,8 +206,10 @@ def _training(planned: dict[str, Any], row: pd.Series[Any]) -> dict[str, Any]:
     weight_decay = float(row["knob"]) if row["knob_name"] == "weight_decay" else 0.0
     return {
         "data": planned["data"], "validation": planned["validation"], "data_seed": planned["seed"],
-        "seed": int(row["seed"]), "weight_decay": weight_decay,
-        **{key: arm.get(key, planned[key]) for key in ("epochs", "batch_size", "learning_rate", "optimizer")},
+        "seed": int(row["seed"]), "weight_decay": weight_decay, "learning_rate": float(row["learning_rate"]),
+        **{key: arm.get(key, planned[key]) for key in ("epochs", "batch_size", "optimizer")},
+        **({"folds": planned["folds"], "fold": int(row["fold"])} if planned.get("folds") else {}),
+        **({"samples": planned["samples"]} if planned.get("samples") else {}),
     }  # fmt: skip
 
 
@@ -229,7 +234,7 @@ def _usable(db: str | Path | Database, plan_name: str, arm: str | None) -> pd.Da
     if arm is not None and arm not in arms:
         raise unknown(f"arm of {plan_name}", arm, arms)
     told = told[(told["state"] == "COMPLETE") & ((told["arm"] == arm) if arm else True)]
-    columns = ["trial_id", "method", "knob_name", "seed", "status"]
+    columns = ["trial_id", "method", "knob_name", "seed", "status", "fold", "learning_rate"]
     rows = history(db, plan_name).merge(told[columns], on="trial_id")
     rows = rows[rows["val_accuracy"].notna()].reset_index(drop=True)
     if rows.empty:
@@ -297,12 +302,16 @@ def _trial(
 ) -> dict[str, Any]:
     """The columns that Optuna's tables give."""
     # An arm has one number of its own at most: its method's knob, or the weight decay of fixed-l2.
-    named = [name for name in parameters if name != "depth" and not name.startswith("width_")]
+    named = [name for name in parameters if name not in {"depth", "learning_rate"} and not name.startswith("width_")]
+    found = planned["arms"][arm]
+    rate = parameters.get("learning_rate", said.get("learning_rate", found.get("learning_rate")))
     return {
-        "arm": arm, "method": planned["arms"][arm]["method"], "trial_id": row.trial_id, "number": row.number,
+        "arm": arm, "method": found["method"], "stage": found.get("stage", ""), "trial_id": row.trial_id,
+        "number": row.number, "point": row.number // (planned.get("folds") or 1), "fold": said.get("fold"),
+        "learning_rate": planned["learning_rate"] if rate is None else rate,
         "state": row.state, "status": said.get("status", ""), "reason": said.get("reason", ""),
         "knob_name": named[0] if named else "", "knob": parameters[named[0]] if named else float("nan"),
-        "seed": said.get("seed"), "device": said.get("device", ""),
+        "seed": said.get("seed"), "device": said.get("device", ""), "notes": said.get("notes", {}),
     }  # fmt: skip
 
 
@@ -311,7 +320,18 @@ def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame
     for column in columns:
         if column in _WHOLE:
             frame[column] = frame[column].astype("Int64")
-        elif column in {"arm", "method", "state", "status", "reason", "knob_name", "device", "widths"}:
+        elif column in {
+            "arm",
+            "method",
+            "stage",
+            "state",
+            "status",
+            "reason",
+            "knob_name",
+            "device",
+            "widths",
+            "notes",
+        }:
             frame[column] = frame[column].astype(object)
         elif column not in {"trial_id", "number"}:
             frame[column] = frame[column].astype(float)

@@ -134,7 +134,10 @@ class Retraining:
 
     def _fitting(self) -> Data:
         settings, built = self.settings, self.architecture
-        data = datasets.load(settings["data"], validation=settings["validation"], seed=settings["data_seed"])
+        data = datasets.load(
+            settings["data"], validation=settings["validation"], seed=settings["data_seed"],
+            folds=settings.get("folds"), fold=settings.get("fold", 0), samples=settings.get("samples"),
+        )  # fmt: skip
         takes = f"inputs {built.input_shape}, {built.outputs} outputs, {built.task}"
         has = f"inputs {data.input_shape}, {data.outputs} outputs, {data.task}"
         name = settings["data"]

@@ -18,9 +18,14 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from studies.plan import Arm, Plan, Range
+from studies.arms import Arm, Range
+from studies.plan import Plan
+from studies.stages import Resolved
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+NOTHING = Resolved()
 
 
 @dataclass(frozen=True)
@@ -31,43 +36,75 @@ class Point:
         knob: The method's knob; None for a baseline.
         widths: A baseline's drawn widths, else the widths the plan starts from (None: the network's own).
         weight_decay: The L2 penalty drawn for a baseline that has one, else 0.
+        learning_rate: The plan's, the arm's, or the best of its grid.
     """
 
     knob: float | None
     widths: list[int] | None
     weight_decay: float
+    learning_rate: float
 
 
 def space(plan: Plan, arm: Arm) -> dict[str, FloatDistribution | IntDistribution]:
-    """What the study of `arm` draws: the knob alone, or a baseline's `depth`, `width_LAYER`s and `weight_decay`."""
+    """What a study draws: the knob alone, or a baseline's `depth`, `width_LAYER`s and `weight_decay`.
+
+    A stage that tries learning rates draws nothing else. Widths that a baseline takes from elsewhere are no draws.
+    """
+    if arm.stage == "learning_rate":
+        assert isinstance(arm.learning_rate, list)
+        return {"learning_rate": FloatDistribution(min(arm.learning_rate), max(arm.learning_rate), log=True)}
     if arm.sizes:
         assert arm.knob is not None
         return {str(arm.knob_name): _float(arm.knob)}
     drawn: dict[str, FloatDistribution | IntDistribution] = {}
     if arm.depth is not None:
         drawn["depth"] = _whole(arm.depth)
-    for layer, bounds in _layer_ranges(plan, arm).items():
+    for layer, bounds in _layer_ranges(plan, arm).items() if arm.taken is None else ():
         drawn[f"width_{layer}"] = _whole(bounds)
     if arm.weight_decay is not None:
         drawn["weight_decay"] = _float(arm.weight_decay)
     return drawn
 
 
-def put_first(plan: Plan, name: str, number: int) -> dict[str, Any] | None:
-    """The parameters of trial `number` where the plan fixes them: an enqueued point, or its place on the grid."""
-    arm = plan.arms[name]
-    if number < len(arm.enqueue):
-        return _parameters(plan, arm, arm.enqueue[number])
+def given(plan: Plan, name: str, number: int, resolved: Resolved, study: optuna.Study) -> dict[str, Any] | None:
+    """The parameters of trial `number` where they are known before it is asked for.
+
+    They are where other arms say them, where a point was put first or lies on a grid, and in all folds of a point but
+    the first.
+    """
+    arm = plan.every[name]
+    if arm.stage == "learning_rate":
+        assert isinstance(arm.learning_rate, list)
+        return {"learning_rate": arm.learning_rate[number]}
+    fold = plan.fold(name, number)
+    if fold:
+        rows = {row.number: row for row in study.get_trials(deepcopy=False)}
+        return dict(rows[number - fold].params)
+    if resolved.knob is not None:
+        return {str(arm.knob_name): resolved.knob}
+    if arm.taken is not None and not arm.sizes:
+        assert resolved.widths is not None
+        return {f"width_{layer}": width for layer, width in zip(plan.layers(), resolved.widths, strict=True)}
+    return put_first(plan, name, number // (plan.folds or 1))
+
+
+def put_first(plan: Plan, name: str, at: int) -> dict[str, Any] | None:
+    """The parameters of point `at` where the plan fixes them: an enqueued point, or its place on the grid."""
+    arm = plan.every[name]
+    if at < len(arm.enqueue):
+        return _parameters(plan, arm, arm.enqueue[at])
     if plan.setting(name, "sampler") == "grid":
         assert arm.knob is not None
         points = max(plan.trials - len(arm.enqueue), 1)
         spread = np.geomspace if arm.knob.log else np.linspace
         grid = spread(arm.knob.low, arm.knob.high, points)
-        return {str(arm.knob_name): float(grid[min(number - len(arm.enqueue), points - 1)])}
+        return {str(arm.knob_name): float(grid[min(at - len(arm.enqueue), points - 1)])}
     return None
 
 
-def ask(plan: Plan, name: str, study: optuna.Study, number: int, queued: bool) -> optuna.Trial:
+def ask(
+    plan: Plan, name: str, study: optuna.Study, number: int, queued: bool, resolved: Resolved = NOTHING
+) -> optuna.Trial:
     """Asks the study of an arm for its next trial.
 
     Args:
@@ -76,31 +113,38 @@ def ask(plan: Plan, name: str, study: optuna.Study, number: int, queued: bool) -
         study: Its study.
         number: The number that the trial will have.
         queued: Whether a row WAITING for it stands in the study already.
+        resolved: What it takes from other arms.
 
     Returns:
         The trial, RUNNING, its parameters drawn.
     """
     study.sampler = sampler(plan, name, number)
-    fixed = put_first(plan, name, number)
+    fixed = given(plan, name, number, resolved, study)
     if fixed is not None and not queued:
         study.enqueue_trial(fixed)
-    return _draw(plan, name, study.ask())
+    return _draw(plan, name, study.ask(), fixed or {})
 
 
-def adopt(plan: Plan, name: str, study: optuna.Study, row: FrozenTrial) -> optuna.Trial:
+def adopt(plan: Plan, name: str, study: optuna.Study, row: FrozenTrial, resolved: Resolved = NOTHING) -> optuna.Trial:
     """Takes a RUNNING row over, drawing what a driver that was killed in between had not drawn yet."""
     study.sampler = sampler(plan, name, row.number)
-    return _draw(plan, name, optuna.Trial(study, row._trial_id))
+    fixed = {**(given(plan, name, row.number, resolved, study) or {}), **row.params}
+    return _draw(plan, name, optuna.Trial(study, row._trial_id), fixed)
 
 
-def point(plan: Plan, name: str, parameters: dict[str, Any]) -> Point:
+def point(plan: Plan, name: str, parameters: dict[str, Any], resolved: Resolved = NOTHING) -> Point:
     """What a trial with these parameters of its study trains with."""
-    arm = plan.arms[name]
+    arm = plan.every[name]
+    rate = parameters.get("learning_rate", resolved.learning_rate)
+    rate = plan.setting(name, "learning_rate") if rate is None else rate
     if arm.sizes:
-        return Point(float(parameters[str(arm.knob_name)]), plan.widths, 0.0)
+        knob = float(parameters[str(arm.knob_name)]) if arm.knob_name in parameters else arm.first_knob
+        return Point(knob, resolved.widths or plan.widths, 0.0, rate)
+    if arm.taken is not None:
+        return Point(None, resolved.widths, float(parameters.get("weight_decay", 0.0)), rate)
     layers = plan.layers(parameters.get("depth"))
     widths = [int(parameters[f"width_{layer}"]) for layer in layers]
-    return Point(None, widths, float(parameters.get("weight_decay", 0.0)))
+    return Point(None, widths, float(parameters.get("weight_decay", 0.0)), rate)
 
 
 def tell(study: optuna.Study, number: int, value: float | None) -> None:
@@ -126,7 +170,7 @@ def sampler(plan: Plan, name: str, number: int) -> BaseSampler:
         if kind == "gp":
             return GPSampler(seed=seed, deterministic_objective=False)
         if kind == "qmc":
-            return _Sequence(space(plan, plan.arms[name]), _seed(plan, name, 0))
+            return _Sequence(space(plan, plan.every[name]), _seed(plan, name, 0))
         return RandomSampler(seed=seed)
 
 
@@ -141,11 +185,15 @@ class _Sequence(QMCSampler):
         return self._drawn
 
 
-def _draw(plan: Plan, name: str, trial: optuna.Trial) -> optuna.Trial:
-    fixed = put_first(plan, name, trial.number) or {}
+def _draw(plan: Plan, name: str, trial: optuna.Trial, fixed: Mapping[str, Any]) -> optuna.Trial:
+    arm = plan.every[name]
+    drawn = space(plan, arm)
+    if arm.taken is not None and not arm.sizes and arm.stage is None:
+        widths = {key: value for key, value in fixed.items() if key.startswith("width_")}
+        drawn = {**{key: IntDistribution(width, width) for key, width in widths.items()}, **drawn}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        for parameter, bounds in space(plan, plan.arms[name]).items():
+        for parameter, bounds in drawn.items():
             layer = parameter.removeprefix("width_")
             if layer != parameter and layer not in plan.layers(trial.params.get("depth")):
                 continue
@@ -170,7 +218,7 @@ def _parameters(plan: Plan, arm: Arm, given: float | dict[str, Any]) -> dict[str
 
 def _layer_ranges(plan: Plan, arm: Arm) -> dict[str, Range]:
     layers = plan.layers(int(arm.depth.high) if arm.depth else None)
-    assert arm.widths is not None
+    assert isinstance(arm.widths, dict | Range)
     return {layer: arm.widths[layer] if isinstance(arm.widths, dict) else arm.widths for layer in layers}
 
 

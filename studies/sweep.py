@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import signal
 import threading
 import time
@@ -123,8 +124,8 @@ def remaining(database: Database, plan: Plan) -> int:
     states = sa.select(studies.c.study_name, trials.c.state, sa.func.count()).join(
         trials, trials.c.study_id == studies.c.study_id
     )
-    names = {plan.study_name(arm): arm for arm in plan.arms}
-    counts: dict[str, Counter[str]] = {arm: Counter() for arm in plan.arms}
+    names = {plan.study_name(arm): arm for arm in plan.every}
+    counts: dict[str, Counter[str]] = {arm: Counter() for arm in plan.every}
     with database.engine.connect() as connection:
         before = connection.scalar(sa.select(plans.c.spec).where(plans.c.name == plan.name))
         wanted = states.where(studies.c.study_name.in_(names)).group_by(studies.c.study_name, trials.c.state)
@@ -133,7 +134,7 @@ def remaining(database: Database, plan: Plan) -> int:
     begun = {arm: sum(count for state, count in states.items() if state != "WAITING") for arm, states in counts.items()}
     if before is not None and any(begun.values()):
         _check_same(plan, json.loads(before), begun)
-    open_trials = sum(counts[arm]["RUNNING"] + max(0, plan.trials - begun[arm]) for arm in plan.arms)
+    open_trials = sum(counts[arm]["RUNNING"] + max(0, plan.planned(arm) - begun[arm]) for arm in plan.every)
     patterns = [*(run_folder(database, name, "[0-9]*").name for name in names), luggage.luggage(plan, database).name]
     return open_trials or sum(len(list(database.runs.glob(pattern))) for pattern in patterns)
 
@@ -154,8 +155,9 @@ def _check_same(plan: Plan, before: dict[str, Any], begun: dict[str, int]) -> No
     had = before["trials"]
     if had != plan.trials and any(plan.setting(arm, "sampler") == "grid" for arm in plan.arms):
         changed.append(f"trials: was {had}, now {plan.trials} (a grid has its points from the start)")
-    if max(begun.values()) > plan.trials:
-        changed.append(f"trials: {max(begun.values())} were begun, now {plan.trials}")
+    points = max(begun[arm] for arm in plan.arms) / (plan.folds or 1)
+    if points > plan.trials:
+        changed.append(f"trials: {math.ceil(points)} were begun, now {plan.trials}")
     if changed:
         raise InputError(
             f"the plan {plan.name} changed since its study began: {'; '.join(changed)}."

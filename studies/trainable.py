@@ -57,24 +57,32 @@ def build(member: dict[str, Any], data: Data) -> torch.nn.Module:
     """The network of a trial, its weights drawn from the trial's seed."""
     torch.manual_seed(member["seed"])
     network = luggage.code_of(member["code"]) if "code" in member else member["network"]
-    return plan.build(network, data, member["widths"])
+    return plan.build(network, data.input_shape, data.outputs, member["widths"])
 
 
 @lru_cache(maxsize=2)
-def data_of(source: str, validation: float, seed: int, tensors: str | None) -> Data:
+def data_of(
+    source: str, validation: float, seed: int, folds: int | None, fold: int, samples: int | None, tensors: str | None
+) -> Data:
     """The data, loaded once a process: a worker trains many trials on it.
 
     Args:
         source: As a plan names it.
         validation: The share held out.
         seed: Which rows are.
+        folds: Into how many parts it is merged and parted; None where it has a test set of its own.
+        fold: Which of them is the test set.
+        samples: Training rows at most.
         tensors: The file that holds what the user's own function gave; None where `source` is no function.
     """
-    return datasets.load(source, validation=validation, seed=seed) if tensors is None else luggage.data_of(tensors)
+    if tensors is not None:
+        return luggage.data_of(tensors)
+    return datasets.load(source, validation=validation, seed=seed, folds=folds, fold=fold, samples=samples)
 
 
 def _fit(member: dict[str, Any], name: dict[str, Any], device: str) -> dict[str, Any]:
-    data = data_of(member["data"], member["validation"], member["data_seed"], member.get("tensors"))
+    parts = (member[key] for key in ("data", "validation", "data_seed", "folds", "fold", "samples"))
+    data = data_of(*parts, member.get("tensors"))
     decay = {"weight_decay": member["weight_decay"]} if member["weight_decay"] else {}
     method = methods.create(member["method"], member["knob"], **member["settings"], **decay)
 
@@ -89,7 +97,7 @@ def _fit(member: dict[str, Any], name: dict[str, Any], device: str) -> dict[str,
         optimizer=member["optimizer"], seed=member["seed"], device=device,
         folder=Path(member["folder"]), on_epoch=report,
     )  # fmt: skip
-    return {"status": run.status, "reason": run.reason}
+    return {"status": run.status, "reason": run.reason, "notes": run.net.notes}
 
 
 def _reason(error: Exception) -> str:

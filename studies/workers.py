@@ -116,6 +116,9 @@ class _Search(Searcher):
             if self._bridge.given >= TRIALS_A_TUNER:
                 return Searcher.FINISHED
             member = self._bridge.driver.next()
+            waiting = member is None and self._bridge.driver.left > 0
+        if waiting:  # for trials that others take something from; Tune asks again
+            return None
         if member is None:
             return Searcher.FINISHED
         self._bridge.given += 1
@@ -155,7 +158,8 @@ class _Listener(Callback):
                 elif row["status"] == "refused":
                     raise InputError(row["reason"])
                 else:
-                    driver.end(row["trial_id"], row["status"], row["reason"], row["device"], row.get("traceback", ""))
+                    said = {key: row.get(key) for key in ("device", "traceback", "notes")}
+                    driver.end(row["trial_id"], row["status"], row["reason"], **said)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         for member in trial.config["members"]:

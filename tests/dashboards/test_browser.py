@@ -12,7 +12,10 @@ from studies.compare import compare
 from tests.frames import evaluation, without_result
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromium-driver are not installed")
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromium-driver are not installed"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from tests.dashboards.swept import small_plan, sweep_here
 Sizer = Callable[..., tuple[int, str, str]]
 
 COMMANDS = {
-    "sweep": "PLAN --trials --epochs --seed --name --cpus-per-trial --gpus-per-trial --concurrency --address --timeout"
-    " --dry-run --db",
+    "sweep": "PLAN --trials --epochs --seed --scale --name --cpus-per-trial --gpus-per-trial --concurrency --address"
+    " --timeout --dry-run --db",
     "status": "PLAN --db",
     "compare": "PLAN --threshold --db",
     "best": "PLAN --arm --max-params --max-flops --out --db",

@@ -8,7 +8,7 @@ import pytest
 from dashboards import report
 from sizer.errors import InputError
 from studies.compare import compare
-from tests.frames import evaluation, without_result
+from tests.frames import LAYERS, evaluation, without_result
 
 
 def rendered(trials: int = 4, name: str = "demo", description: str = "", reason: str = "") -> str:
@@ -39,8 +39,51 @@ def test_the_page_names_no_other_address_and_carries_plotly_once() -> None:
 def test_every_place_for_a_figure_has_its_figure() -> None:
     html = own_part(rendered())
     places = re.findall(r'id="(plot-[a-z0-9-]+)"', html)
-    assert len(places) == len(set(places)) == 8
+    assert len(places) == len(set(places)) == 10
     assert all(f'"{place}":{{"data"' in html for place in places)
+
+
+def headings(html: str) -> list[str]:
+    return re.findall("<h[23]>([^<]+)</h[23]>", own_part(html))
+
+
+def test_what_layers_lose_is_shown_where_their_start_is_known() -> None:
+    trials, history = evaluation(trials=3)
+    widths = {"shrinknets": dict.fromkeys(LAYERS, 100), "auto-sizing": dict.fromkeys(LAYERS, 2)}
+    html = report.render("demo", compare(trials, history), trials, history, history.iloc[:0], starts=widths)
+    assert "What each layer loses" in headings(html)
+    assert "auto-sizing ended larger than it started and is left out." in html
+    assert "shrinknets ended larger" not in html
+    assert "From several starting widths" not in headings(html)
+
+
+@pytest.mark.parametrize(("other", "shown"), [(20, True), (100, False)])
+def test_arms_of_one_method_are_drawn_together_where_they_start_apart(other: int, shown: bool) -> None:
+    trials, history = evaluation(trials=2)
+    trials.loc[trials["arm"] == "auto-sizing", "method"] = "shrinknets"
+    widths = {"shrinknets": dict.fromkeys(LAYERS, 100), "auto-sizing": dict.fromkeys(LAYERS, other)}
+    html = report.render("demo", compare(trials, history), trials, history, history.iloc[:0], starts=widths)
+    assert ("From several starting widths" in headings(html)) is shown
+    assert ('id="plot-starts-0"' in html) is shown
+
+
+def test_rounds_are_shown_of_arms_that_noted_any() -> None:
+    trials, history = evaluation(trials=1)
+    trials["notes"] = [{"activity": {"initial": 0.9, "rounds": [{"epoch": 4, "accepted": None}]}}, {}, {}, {}]
+    html = report.render("demo", compare(trials, history), trials, history, history.iloc[:0])
+    assert headings(html).count("Round by round") == 1
+    assert 'id="plot-rounds-0"' in html
+    assert 'id="plot-rounds-1"' not in html
+    assert headings(html).count("Where each layer ends") == 2
+    assert "What each layer loses" not in headings(html), "where no start is known"
+
+
+def test_layers_are_told_apart_only_where_there_are_several() -> None:
+    trials, history = evaluation(trials=2)
+    for frame in (trials, history):
+        frame["widths"] = [{"dense1": widths["dense1"]} for widths in frame["widths"]]
+    html = report.render("demo", compare(trials, history), trials, history, history.iloc[:0])
+    assert "Where each layer ends" not in headings(html)
 
 
 def test_what_people_wrote_is_shown_and_not_run() -> None:

@@ -7,7 +7,11 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.studies.sweeps import rows
+
+pytestmark = pytest.mark.alone
 
 PLAN = """
 name = "tiny"

@@ -15,6 +15,8 @@ from studies.sweep import run
 from tests.studies.driven import sweep, workers_of
 from tests.studies.sweeps import ARMS, Seen, check_whole, rows, small_plan
 
+pytestmark = pytest.mark.alone
+
 # Long enough to be hit in the middle: an epoch takes some 50 ms.
 LONG: dict[str, Any] = {"epochs": 16, "trials": 2, "batch_size": 16, "widths": [40]}
 

@@ -15,11 +15,14 @@ from sizer.checkpoint import load_tensors
 from sizer.errors import InputError
 from studies import estimate, query, search
 from studies.database import open_database
-from studies.plan import Plan, differences, read_plan
+from studies.plan import Plan, differences
+from studies.reading import read_plan
 from studies.retrain import Retraining, best_of
 from studies.sweep import run
 from tests.sizer import users_code
 from tests.studies.sweeps import Seen, check_whole, rows
+
+pytestmark = pytest.mark.alone
 
 TOML = """
 name = "own"
@@ -52,7 +55,7 @@ def test_a_baseline_draws_a_width_for_each_layer_of_ones_own_network(here: Path)
     assert set(search.space(plan, plan.arms["fixed"])) == {"width_1", "width_3.first"}
     data = plan.read_data()
     given = search.point(plan, "fixed", {"width_1": 5, "width_3.first": 7})
-    assert plan.build(data, given.widths).get_parameter("3.first.weight").shape == (7, 5)
+    assert plan.build(data.input_shape, data.outputs, given.widths).get_parameter("3.first.weight").shape == (7, 5)
     assert search.point(plan, "shrinknets", {"lambda": 1e-3}).widths is None
     ranges = {"1": {"low": 2, "high": 3}, "3.first": {"low": 4, "high": 5}}
     own_plan(arms={"fixed": {"widths": ranges, "enqueue": [{"widths": [9, 9]}]}})

@@ -10,7 +10,8 @@ import pytest
 
 from sizer.errors import InputError
 from studies import presets
-from studies.plan import Plan, differences, read_plan
+from studies.plan import Plan, differences
+from studies.reading import read_plan
 from tests.studies.sweeps import ARMS, small_plan
 
 TOML = """
@@ -40,6 +41,17 @@ def test_every_preset_is_a_valid_plan(name: str) -> None:
     for plan in read_plan(name):
         assert plan.name.startswith(name)
         assert plan.description
+
+
+@pytest.mark.parametrize("name", [name for name in presets.names() if "[scale.small]" in presets.text(name)])
+def test_a_small_scale_keeps_the_shape(name: str) -> None:
+    full, small = read_plan(name), read_plan(name, scale="small")
+    assert [plan.name for plan in small] == [plan.name.replace(name, f"{name}.small") for plan in full]
+    for large, little in zip(full, small, strict=True):
+        assert list(little.arms) == list(large.arms)
+        assert {arm.method for arm in little.arms.values()} == {arm.method for arm in large.arms.values()}
+        assert little.epochs < large.epochs
+        assert little.samples is not None or name == "das-puzzle"
 
 
 def test_figure_2_is_there_in_full() -> None:
@@ -150,6 +162,23 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"arms": {"fixed": FIXED}, "sampler": "grid"}, "grid is for a knob"),
     ({"arms": {"fixed": {**FIXED, "enqueue": [3.0]}}}, "a baseline's point is a table of widths, got 3.0"),
     ({"arms": {"fixed": {**FIXED, "enqueue": [{"widths": [3, 3]}]}}}, "2 widths given, mlp has 1 to 1"),
+    ({"folds": 1}, "folds: should be greater than or equal to 2, got 1"),
+    ({"samples": 0}, "samples: should be greater than or equal to 2, got 0"),
+    ({"arms": {"shrinknets": {"stage": "knob"}}}, "arms.shrinknets.stage: unknown field 'stage'"),
+    ({"arms": {"shrinknets": {"start": [3, 3]}}}, "start: 2 widths given, the plan's network has 1 layers"),
+    ({"arms": {"shrinknets": {"start": []}}}, "arms.shrinknets.start: list should have at least 1 item"),
+    ({"arms": {"shrinknets": {"learning_rate": [1e-3, -1.0]}}}, "learning_rate.1: should be greater than 0, got -1.0"),
+    ({"arms": {"shrinknets": {"match": "fxed"}, "fixed": FIXED}}, "match: unknown arm 'fxed'; there are: fixed"),
+    ({"arms": {"fixed": {"widths": {"mean_of": "x"}}}}, "arms.fixed.widths: unknown arm 'x'; there are: fixed"),
+    ({"arms": {"fixed": {"widths": {"mean_of": "fixed"}}}}, "arms.fixed waits for itself"),
+    ({"arms": {"a": {"method": "shrinknets", "match": "b"}, "b": {"method": "fixed", "widths": {"mean_of": "a"}}}},
+     "waits for itself, by way of"),
+    ({"arms": {"fixed": {"widths": {"cut": 1.0}}}}, "arms.fixed.widths.cut: should be less than 1, got 1.0"),
+    ({"arms": {"fixed": {"widths": {"cut": 0.1, "uniformly": True}}}}, "unknown field 'uniformly'; there are: uniform"),
+    ({"arms": {"fixed": {"widths": {"cut": 0.1}, "depth": {"low": 1, "high": 2}}}}, "there is nothing to draw"),
+    ({"arms": {"fixed": {**FIXED, "match": "shrinknets"}, "shrinknets": {}}},
+     "arms.fixed.match is for arms that size themselves"),
+    ({"arms": {"fixed": {**FIXED, "learning_rate": [1e-3]}}}, "a grid of rates needs one network to try them on"),
     ({"arms": {"fixed": {**FIXED, "epochs": 0}}}, "arms.fixed.epochs: should be greater than or equal to 1, got 0"),
 ]  # fmt: skip
 
@@ -173,6 +202,13 @@ def test_unknown_sources_list_what_there_is(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=says):
             read_plan(source)
+
+
+def test_an_unknown_scale_lists_what_there_is() -> None:
+    with pytest.raises(InputError, match="unknown scale of das-puzzle 'smal'; there are: small, full"):
+        read_plan("das-puzzle", scale="smal")
+    with pytest.raises(InputError, match="unknown scale of demo 'small'; there are: full"):
+        read_plan("demo", scale="small")
 
 
 def test_a_missing_field_is_named() -> None:

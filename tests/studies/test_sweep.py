@@ -23,6 +23,8 @@ from studies.sweep import run
 from tests.studies.driven import Sweep, sweep
 from tests.studies.sweeps import ARMS, Seen, check_whole, rows, small_plan
 
+pytestmark = pytest.mark.alone
+
 THREE = {
     **ARMS,
     "auto-sizing": {"settings": {"min_growth": 2}},
@@ -130,6 +132,31 @@ def test_more_trials_are_more_of_the_same_study(tmp_path: Path) -> None:
     assert outcome.ended == {"fixed": {"complete": 19}}
     # Warm workers: a trial of one epoch of a tiny network, its training included, on a machine that others use.
     assert statistics.median(later - sooner for sooner, later in itertools.pairwise(clock.ends)) < 0.6
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_stages_and_folds_run_in_order_and_give_the_arms_what_they_found(tmp_path: Path) -> None:
+    arms = {
+        "dynamic": {"method": "auto-sizing", "enqueue": [1e-4], "settings": {"min_growth": 2},
+                    "learning_rate": [1e-3, 4e-4]},
+        "static": {"method": "fixed", "widths": {"mean_of": "dynamic"}},
+        "l21": {"method": "auto-sizing", "match": "dynamic", "settings": {"min_growth": 2, "penalty": "l2,1"}},
+        "darn": {"method": "activity", "enqueue": [0.5], "settings": {"pretrain": 1, "first": 0.8, "last": 0.1}},
+    }  # fmt: skip
+    plan = small_plan(trials=1, folds=2, samples=600, epochs=4, arms=arms)
+    outcome = run(plan, tmp_path / "x.db", watch=Seen())
+    assert outcome.left == 0
+    check_whole(tmp_path / "x.db", plan)
+    trials = query.trials(tmp_path / "x.db", "small")
+    assert set(trials["status"]) == {"complete"}
+    assert [widths["dense1"] for widths in trials[trials["arm"] == "static"]["widths"]] == [
+        round(statistics.mean(widths["dense1"] for widths in trials[trials["arm"] == "dynamic"]["widths"]))
+    ] * 2
+    rates = trials[trials["arm"] == "dynamic.learning-rate"]
+    best = rates.loc[rates["val_accuracy"].idxmax(), "learning_rate"]
+    assert set(trials[trials["arm"] == "dynamic"]["learning_rate"]) == {best}
+    assert all(notes["activity"]["rounds"] for notes in trials[trials["arm"] == "darn"]["notes"])
+    assert run(plan, tmp_path / "x.db", watch=Seen()).already_done
 
 
 @pytest.mark.usefixtures("ray_here")

@@ -1,0 +1,91 @@
+"""Reads plans from TOML: a preset's or the user's own, its cells, its scales, and what is said instead."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sizer import usercode
+from sizer.errors import InputError, unknown
+from studies import presets
+from studies.plan import Plan
+
+FULL = "full"
+"""The scale of a plan as it stands, which for a preset is the paper's."""
+
+
+def read_plan(source: str | Path, overrides: Mapping[str, Any] | None = None, scale: str = FULL) -> list[Plan]:
+    """Reads an evaluation, or several where the source has cells.
+
+    A plan may have scales beside its full one, `[scale.small]`: what stands there, and under `cells` there, wins over
+    the rest, and the plan is called `NAME.small`.
+
+    Args:
+        source: The name of a preset, `PRESET/CELL`, or the path of a .toml file.
+        overrides: Values for `trials`, `epochs`, `seed`, `name`, `data` that win over the file's; None is ignored.
+        scale: `full`, or one that the source has.
+
+    Returns:
+        One plan a cell; one plan where there are no cells.
+
+    Raises:
+        InputError: No such preset, cell, scale or file, or a value in it is wrong.
+    """
+    values, base, cell = _load(str(source))
+    cells, scales = values.pop("cells", {}), values.pop("scale", {})
+    if cell is not None and cell not in cells:
+        raise unknown(f"cell of {values.get('name', source)}", cell, cells)
+    if scale != FULL and scale not in scales:
+        raise unknown(f"scale of {values.get('name', source)}", scale, [FULL, *scales])
+    scaled = dict(scales.get(scale, {}))
+    own_scaled = scaled.pop("cells", {})
+    if scale != FULL:
+        scaled["name"] = f"{values.get('name', '')}.{scale}"
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    names = [cell] if cell is not None else list(cells)
+    layers = {name: [values, cells[name], scaled, own_scaled.get(name, {})] for name in names}
+    return [_plan(each, given, base, name) for name, each in (layers or {None: [values, scaled]}).items()]
+
+
+def _load(source: str) -> tuple[dict[str, Any], Path, str | None]:
+    stem, _, cell = source.partition(".toml/")
+    if cell:
+        source = f"{stem}.toml"
+    if source.endswith(".toml"):
+        path = Path(source)
+        if not path.is_file():
+            raise InputError(f"no plan at {source}: name a .toml file or a preset ({', '.join(presets.names())})")
+        text, base = path.read_text(encoding="utf-8"), path.resolve().parent
+    else:
+        name, _, cell = source.partition("/")
+        if name not in presets.names():
+            raise unknown("preset", name, presets.names())
+        text, base = presets.text(name), Path.cwd()
+    try:
+        return tomllib.loads(text), base, cell or None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{source} is not TOML: {error}") from None
+
+
+def _plan(layers: list[dict[str, Any]], given: Mapping[str, Any], base: Path, cell: str | None) -> Plan:
+    """The plan of what stands in the layers, each over those before it, and is given, over all."""
+    merged: dict[str, Any] = {}
+    arms: dict[str, dict[str, Any]] = {}
+    for layer in layers:
+        merged |= {key: value for key, value in layer.items() if key != "arms"}
+        for name, arm in layer.get("arms", {}).items():
+            arms[name] = {**arms.get(name, {}), **arm}
+    merged |= given
+    if "epochs" in given:
+        arms = {name: {key: value for key, value in arm.items() if key != "epochs"} for name, arm in arms.items()}
+    if cell is not None:
+        merged["name"] = f"{merged.get('name', '')}/{cell}"
+    data = merged.get("data")
+    if any(usercode.is_named(str(merged.get(field, ""))) for field in ("network", "data")):
+        usercode.look_first(base)
+    if isinstance(data, str | Path) and str(data).endswith(".npz"):
+        folder = Path.cwd() if "data" in given else base
+        merged["data"] = str((folder / Path(data).expanduser()).resolve())
+    return Plan(**{**merged, "arms": arms})
