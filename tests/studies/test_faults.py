@@ -61,7 +61,7 @@ def test_a_killed_worker_is_followed_by_one_that_goes_on(tmp_path: Path) -> None
 
 
 # Epochs of seconds, whose end an interruption must not wait for.
-SLOW: dict[str, Any] = {"batch_size": 1, "trials": 1, "arms": {"fixed": {"widths": {"low": 400, "high": 500}}}}
+SLOW: dict[str, Any] = {"batch_size": 1, "trials": 1, "arms": {"fixed": {"widths": {"low": 150, "high": 200}}}}
 
 
 @pytest.mark.usefixtures("ray_here")
