@@ -14,7 +14,7 @@ import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 
-from dashboards import numbers, progress, tables, terminal
+from dashboards import numbers, progress, rounds, tables, terminal
 from dashboards.facts import facts, retraining
 from dashboards.report import render
 from dashboards.starts import starts
@@ -153,6 +153,10 @@ def print_comparison(out: Console, database: Database, name: str, threshold: flo
     terminal.print_comparison(out, name, comparison)
     for content in _over_folds(trials, spec, query.data(database, name)):
         terminal.print_table(out, content)
+    if (
+        summed := rounds.summary(trials[trials["stage"] == ""], history, query.data(database, name)["task"])
+    ) is not None:
+        terminal.print_table(out, summed)
     if unequal := facts(spec).get("not equal"):
         terminal.print_lines(out, [f"the arms did not train alike: {unequal}"])
 

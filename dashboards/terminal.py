@@ -133,7 +133,7 @@ def described_presets(texts: Mapping[str, str]) -> dict[str, str]:
         cells = values.get("cells", {})
         said[name] = str(values.get("description", "")) + (f" Cells: {', '.join(cells)}." if cells else "")
         if scales := values.get("scale"):
-            said[name] += f" --scale {', '.join(scales)}."
+            said[name] += f" Scales: full, {', '.join(scales)}."
     return said
 
 
