@@ -16,7 +16,7 @@ demo: $(VENV)/installed
 
 # Ray and the browser want the cores for themselves; all else runs in two processes.
 test: lint browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not alone"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not alone"
 	$(BIN)/python -m pytest -m alone
 
 lint: $(VENV)/installed-test

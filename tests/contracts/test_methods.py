@@ -145,7 +145,7 @@ def test_units_that_contribute_nothing_go_and_the_outputs_stay(method: str, netw
     assert_same(outputs(net, data), before)
 
 
-@pytest.mark.parametrize(("method", "network"), STRUCTURE)
+@pytest.mark.parametrize(("method", "network"), GATED)
 def test_growing_units_leaves_the_outputs_as_they_were(method: str, network: str) -> None:
     net, data = attached(network, method)
     before, widths = outputs(net, data), net.widths
@@ -267,12 +267,12 @@ def test_finish_leaves_a_plain_module_with_the_same_outputs(method: str, network
             assert (child.out_features, child.in_features) == tuple(child.weight.shape)
         if isinstance(child, nn.Conv2d):
             assert (child.out_channels, child.in_channels // child.groups) == tuple(child.weight.shape[:2])
-    torch.export.export(module, (data.x_val[:2],))
+    program = torch.export.export(module, (data.x_val[:2],))
     file = tmp_path / "network.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of the exporter's own dependencies
         warnings.simplefilter("ignore", FutureWarning)
-        torch.onnx.export(module, (data.x_val[:2],), str(file), dynamo=True, verbose=False)
+        torch.onnx.export(program, (), str(file), dynamo=True, verbose=False, optimize=False)
     (result,) = onnxruntime.InferenceSession(str(file)).run(None, {"input": data.x_val[:2].numpy()})
     assert_same(torch.from_numpy(result), before[:2], tolerance=1e-4)
 
@@ -353,7 +353,7 @@ def test_the_kept_weights_are_those_of_the_best_epoch(method: str, trained: str,
     assert torch.equal(sizer.load(tmp_path / "again")(data.x_val), module(data.x_val))
 
 
-@pytest.mark.parametrize("trained", ["mlp", "lenet"])
+@pytest.mark.parametrize("trained", ["mlp"])
 def test_a_larger_knob_gives_no_more_units(method: str, trained: str) -> None:
     units = [
         sum(sum(run(trained, method, factor, seed, 6, 16).history[-1].widths.values()) for seed in range(3))
