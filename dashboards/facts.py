@@ -90,7 +90,7 @@ def differences(spec: Mapping[str, Any]) -> list[str]:
         f"{name}: {field.replace('_', ' ')} {arm[field]} (others {spec[field]})"
         for name, arm in spec["arms"].items()
         for field in OVERRIDES
-        if field in arm and arm[field] != spec[field] and "stage" not in arm
+        if field in arm and arm[field] != spec[field] and "stage" not in arm and not isinstance(arm[field], list)
     ]
 
 

@@ -92,9 +92,11 @@ def _estimate(plan: Plan, name: str, arm: Arm, data: Data) -> ArmEstimate:
         for field in ("epochs", "batch_size", "learning_rate", "optimizer", "sampler")
         if (value := getattr(arm, field)) is not None and value != getattr(plan, field) and not isinstance(value, list)
     ]
+    smallest = _size(plan, name, arm, data, small)
+    largest = smallest if small == large else _size(plan, name, arm, data, large)
     return ArmEstimate(
         name, arm.method, _draws(plan, name, arm), overridden, plan.planned(name), plan.setting(name, "epochs"),
-        _size(plan, name, arm, data, small), _size(plan, name, arm, data, large),
+        smallest, largest,
     )  # fmt: skip
 
 
