@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sizer.dimensions import positions
 from sizer.groups import Group, Slot
@@ -65,8 +63,8 @@ def _entries(group: Group, slot: Slot, count: int, units: Tensor, device: torch.
 def _tensors(net: Net, slot: Slot) -> list[Tensor]:
     """The slot's tensor in the network and in the copies that follow, its units first; to be written to."""
     owner, _, name = slot.ref.path.rpartition(".")
-    here: Callable[[nn.Module], Tensor] = lambda copy: getattr(copy.get_submodule(owner), name)  # noqa: E731
-    return [tensor.detach().movedim(slot.dim, 0) for tensor in [slot.ref.tensor, *map(here, net.copies)]]
+    tensors: list[Tensor] = [getattr(copy.get_submodule(owner), name) for copy in net.copies]
+    return [tensor.detach().movedim(slot.dim, 0) for tensor in [slot.ref.tensor, *tensors]]
 
 
 def _size(entries: Tensor, units: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +99,9 @@ class _Stream:
         self.mean = self.l1 = self.moment = torch.zeros(())
 
     def listen(self) -> Any:
-        hook: Callable[..., None] = lambda _, args, named: self.add((*args, *named.values())[0])  # noqa: E731
+        def hook(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+            self.add((*args, *named.values())[0])
+
         return self.reader.module.register_forward_pre_hook(hook, prepend=True, with_kwargs=True)
 
     def add(self, x: Tensor) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from sizer.networks.vgg11 import he, image_channels
+from sizer.networks.vgg11 import averaged, image_channels
 
 DEFAULT = (64, 64, 128, 128, 256, 256, 512, 512, 512, 512)
 
@@ -38,9 +38,4 @@ def build(input_shape: tuple[int, ...], outputs: int, widths: Sequence[int]) -> 
         if i % 2 == 0:
             parts[f"pool{i // 2}"] = nn.MaxPool2d(2, ceil_mode=True)
         inputs = width
-    parts["mean"] = nn.AdaptiveAvgPool2d(1)
-    parts["flatten"] = nn.Flatten()
-    parts["out"] = nn.Linear(inputs, outputs)
-    network = nn.Sequential(parts)
-    network.apply(he)
-    return network
+    return averaged(parts, inputs, outputs)

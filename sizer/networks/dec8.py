@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from sizer.networks.vgg11 import POOLED, he, image_channels
+from sizer.networks.vgg11 import POOLED, averaged, image_channels
 
 DEFAULT = (64, 64, 128, 128, 256, 256, 256, 256, 512, 512, 512, 512, 512, 512, 512, 512)
 
@@ -39,12 +39,7 @@ def build(input_shape: tuple[int, ...], outputs: int, widths: Sequence[int]) -> 
         if i in POOLED:
             parts[f"pool{i}"] = nn.MaxPool2d(2, ceil_mode=True)
         inputs = width
-    parts["mean"] = nn.AdaptiveAvgPool2d(1)
-    parts["flatten"] = nn.Flatten()
-    parts["out"] = nn.Linear(inputs, outputs)
-    network = nn.Sequential(parts)
-    network.apply(he)
-    return network
+    return averaged(parts, inputs, outputs)
 
 
 def pair_names(pairs: int) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sizer.networks.vgg11 import he, image_channels
+from sizer.networks.vgg11 import averaged, image_channels
 
 BLOCKS, LAYERS, GROWTH = 3, 6, 12
 
@@ -64,12 +64,7 @@ def build(input_shape: tuple[int, ...], outputs: int, widths: Sequence[int]) -> 
             inputs = halved
     parts["bn"] = nn.BatchNorm2d(inputs)
     parts["relu"] = nn.ReLU()
-    parts["mean"] = nn.AdaptiveAvgPool2d(1)
-    parts["flatten"] = nn.Flatten()
-    parts["out"] = nn.Linear(inputs, outputs)
-    network = nn.Sequential(parts)
-    network.apply(he)
-    return network
+    return averaged(parts, inputs, outputs)
 
 
 class _Layer(nn.Module):

@@ -40,6 +40,11 @@ def build(input_shape: tuple[int, ...], outputs: int, widths: Sequence[int]) -> 
         if i in POOLED:
             parts[f"pool{i}"] = nn.MaxPool2d(2, ceil_mode=True)
         inputs = width
+    return averaged(parts, inputs, outputs)
+
+
+def averaged(parts: OrderedDict[str, nn.Module], inputs: int, outputs: int) -> nn.Sequential:
+    """The parts, then the mean over all pixels and the Linear ``out``, with He normal weights."""
     parts["mean"] = nn.AdaptiveAvgPool2d(1)
     parts["flatten"] = nn.Flatten()
     parts["out"] = nn.Linear(inputs, outputs)
