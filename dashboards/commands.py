@@ -153,9 +153,8 @@ def print_comparison(out: Console, database: Database, name: str, threshold: flo
     terminal.print_comparison(out, name, comparison)
     for content in _over_folds(trials, spec, query.data(database, name)):
         terminal.print_table(out, content)
-    if (
-        summed := rounds.summary(trials[trials["stage"] == ""], history, query.data(database, name)["task"])
-    ) is not None:
+    summed = rounds.summary(trials[trials["stage"] == ""], history, query.data(database, name)["task"])
+    if summed is not None:
         terminal.print_table(out, summed)
     if unequal := facts(spec).get("not equal"):
         terminal.print_lines(out, [f"the arms did not train alike: {unequal}"])

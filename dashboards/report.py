@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboards import figures, numbers, sizing_figures, tables
+from dashboards import figures, numbers, rounds, sizing_figures, tables
 from dashboards.page import bullets, page, plot, table
 from sizer.errors import InputError
 from studies.compare import Arm, Comparison, finished, ranked
@@ -32,6 +32,11 @@ the epoch by which half of an arm's trials had reached the named validation scor
 are all good can be told apart beside bad ones. In the figures: drag to zoom, double-click to go back, click an arm in
 a legend to hide it, point at a mark to read its widths.</p>
 """
+
+ROUNDS = (
+    "<p class='quiet'><b>Before</b> is the last epoch before the first round, <b>after</b> the first one with the "
+    "widths of the last round that was kept.</p>"
+)
 
 
 def render(
@@ -229,12 +234,13 @@ def _rounds(
     if sizing_figures.with_rounds(trials, arm.name).empty:
         return ""
     plots[f"rounds-{place}"] = sizing_figures.rounds(trials, history, arm.name, task)
+    summed = rounds.summary(trials[trials["arm"] == arm.name], history, task)
     return plot(
         f"rounds-{place}",
         f"The network after each round and its retraining, before the first at 0; a cross is a round that was taken "
         f"back, an open circle one that was not decided. Validation {numbers.score_name(task)} decides.",
         "Round by round",
-    )
+    ) + (table(summed) + ROUNDS if summed is not None else "")
 
 
 def _meeting(sizing: Sequence[Arm], known: Mapping[str, Mapping[str, int]]) -> list[dict[str, Mapping[str, int]]]:

@@ -119,6 +119,7 @@ def fit(
             raise InputError(f"{name} must be a callable, got {given!r}")
     if knob is not None and method.knob is None:
         raise InputError(f"{method.name} has no knob to change while training; leave knob out")
+    method.check_epochs(epochs)
     device = torch.device(device)
     module.to(device)
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)

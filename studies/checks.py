@@ -52,7 +52,8 @@ def check(plan: Plan) -> None:
             if setting not in methods.method_class(arm.method).settings:
                 raise unknown(f"setting of {arm.method}", setting, methods.method_class(arm.method).settings)
         try:
-            methods.create(arm.method, arm.knob.low if arm.knob else None, **arm.settings)
+            method = methods.create(arm.method, arm.knob.low if arm.knob else None, **arm.settings)
+            method.check_epochs(plan.setting(name, "epochs"))
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
         if arm.sizes:

@@ -109,6 +109,13 @@ class Activity(Method):
         self.max_growth = max_growth
         self.noise = noise
 
+    def check_epochs(self, epochs: int) -> None:
+        if epochs <= self.pretrain:
+            raise InputError(
+                f"activity sizes nothing in {epochs} epochs, the first {self.pretrain} being its pretraining; plan "
+                "more epochs or set pretrain lower"
+            )
+
     def prepare(self, net: Net) -> None:
         for start in self.layers:
             if not any(name.startswith(start) for name in net.widths):

@@ -61,6 +61,13 @@ class Method:
             raise InputError(f"{self.knob.name} must be a positive number, got {value}")
         self.value = value
 
+    def check_epochs(self, epochs: int) -> None:
+        """Whether a training of so many epochs reaches the method's sizing.
+
+        Raises:
+            InputError: it ends before; says from how many epochs on it does not.
+        """
+
     def prepare(self, net: Net) -> None:
         """Inserts gates and first values."""
 

@@ -69,9 +69,11 @@ def test_arms_of_one_method_are_drawn_together_where_they_start_apart(other: int
 
 def test_rounds_are_shown_of_arms_that_noted_any() -> None:
     trials, history = evaluation(trials=1)
-    trials["notes"] = [{"activity": {"initial": 0.9, "rounds": [{"epoch": 4, "accepted": None}]}}, {}, {}, {}]
+    noted = {"initial": 0.9, "parameters": 4321, "rounds": [{"epoch": 4, "accepted": None}]}
+    trials["notes"] = [{"activity": noted}, {}, {}, {}]
     html = report.render("demo", compare(trials, history), trials, history, history.iloc[:0])
     assert headings(html).count("Round by round") == 1
+    assert own_part(html).count("<td>4,321</td>") == 1, "no round was kept"
     assert 'id="plot-rounds-0"' in html
     assert 'id="plot-rounds-1"' not in html
     assert headings(html).count("Where each layer ends") == 2

@@ -89,6 +89,12 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
         create("activity", 0.01, **settings)
 
 
+def test_epochs_that_end_with_the_pretraining_are_refused() -> None:
+    with pytest.raises(InputError, match=r"nothing in 2 epochs.*set pretrain lower"):
+        fit(method=create("activity", 0.01, pretrain=2))
+    assert fit(method=create("activity", 0.01, criterion="l1", pretrain=1)).net.notes["activity"]["rounds"]
+
+
 def statistics(l1: list[float], variance: list[float], pairs: dict[tuple[int, int], float]) -> Statistics:
     correlation = torch.eye(len(l1), dtype=torch.float64)
     for (a, b), value in pairs.items():

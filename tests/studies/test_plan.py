@@ -151,6 +151,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"arms": {"shrinknets": {"settings": {"rul": "proximal"}}}}, "setting of shrinknets 'rul'; there are: rule"),
     ({"arms": {"shrinknets": {"settings": {"rule": "proximate"}}}}, "arms.shrinknets: unknown rule"),
     ({"arms": {"shrinknets": {"enqueue": [-1e-3]}}}, "got -0.001"),
+    ({"arms": {"activity": {"epochs": 3}}}, "arms.activity: activity sizes nothing in 3 epochs, the first 3 being"),
     ({"arms": {"shrinknets": {"lamda": {"low": 1, "high": 2}}}}, "unknown field 'lamda'; there are: lambda"),
     ({"arms": {"fixed": {}}}, "arms.fixed.widths is missing"),
     ({"arms": {"fixed": {"widths": {"dense2": {"low": 1, "high": 2}}}}}, "layer of mlp 'dense2'; there are: dense1"),
