@@ -42,6 +42,11 @@ GROWING: list[tuple[str, dict[str, Any]]] = [
     ("auto-sizing", {}),
 ]
 """Methods that grow, in every way they have."""
+WHERE = [
+    ("cpu", "bfloat16"),
+    *[pytest.param("cuda", precision, marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))
+      for precision in ("float32", "bfloat16")],
+]  # fmt: skip
 BOUNDED = ["activity"]
 """Methods that size up to a bound: a large knob lets them size all the way, and no layer empties."""
 
@@ -286,6 +291,8 @@ def run(
     batch_size: int = 64,
     folder: Path | None = None,
     stop_after: int | None = None,
+    settings: dict[str, Any] | None = None,
+    **values: Any,
 ) -> Run:
     data = pictures(network)
 
@@ -296,13 +303,14 @@ def run(
     return sizer.fit(
         build(network, data, seed),
         data,
-        create(method, knob(method, factor), **SETTINGS.get(method, {})),
+        create(method, knob(method, factor), **(SETTINGS.get(method, {}) if settings is None else settings)),
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=RATES.get(method, 5e-4),
         seed=seed,
         folder=folder,
         on_epoch=on_epoch,
+        **values,
     )
 
 
@@ -320,6 +328,21 @@ def test_two_runs_with_one_seed_are_equal_to_the_bit(method: str, trained: str) 
         assert torch.equal(a, b)
     assert measured(one) != measured(run(trained, method, factor=10, seed=1))
     del state
+
+
+@pytest.mark.parametrize(("device", "precision"), WHERE)
+@pytest.mark.parametrize(("method", "settings"), [*[(name, None) for name in SIZING], *GROWING[: len(SOURCES)]])
+def test_it_sizes_alike_in_lower_precision_and_on_a_gpu(
+    method: str, settings: dict[str, Any] | None, device: str, precision: str
+) -> None:
+    there = run("lenet", method, factor=10, settings=settings, device=device, precision=precision)
+    here = run("lenet", method, factor=10, settings=settings)
+    for parameter in there.net.module.parameters():
+        assert (parameter.dtype, parameter.device.type) == (torch.float32, device)
+    assert there.net.resizes > 0
+    for one, other in zip(there.history, here.history, strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, rel=0.02)
+        assert abs(sum(one.widths.values()) - sum(other.widths.values())) <= 2, "a unit may be on the border"
 
 
 def test_an_interrupted_run_goes_on_equal_to_the_bit(method: str, trained: str, tmp_path: Path) -> None:
