@@ -136,9 +136,10 @@ def expected_best(comparison: Comparison, against: str = "trials") -> go.Figure:
     figure.update_yaxes(axis.layout("Expected best"))
     if against == "flops":
         spent = [n * (arm.cost or 0.0) for arm in comparison.arms for n in (1, arm.finished)]
-        figure.update_xaxes(log_axis(spent), title_text="Training FLOPs spent")
+        figure.update_xaxes(positive_axis(spent), title_text="Training FLOPs spent")
     else:
-        figure.update_xaxes(title_text="Trials", tickformat="d")
+        most = max((len(arm.expected) for arm in begun), default=1)
+        figure.update_xaxes(title_text="Trials", **({"dtick": 1} if most < 12 else {}))
     return figure
 
 
@@ -168,7 +169,7 @@ def size_against_accuracy(trials: pd.DataFrame, front: pd.DataFrame, task: str =
             values = axis.place(rows["test_accuracy"])
             figure.add_trace(_points(arm, rows, rows["parameters"].astype(float).tolist(), values, colour, task))
     figure.update_layout(template=template(), height=420)
-    figure.update_xaxes(log_axis(done["parameters"]), title_text="Parameters")
+    figure.update_xaxes(positive_axis(done["parameters"]), title_text="Parameters")
     figure.update_yaxes(axis.layout("Test"))
     return figure
 
@@ -205,9 +206,9 @@ def convergence(history: pd.DataFrame, arm: str, knob_name: str, curves: int = 5
         figure.add_trace(go.Scatter(y=run["val_loss"].tolist(), showlegend=False, **shared), row=2, col=1)
     figure.update_layout(template=template(), height=520, legend_title_text=f"{escape(knob_name)} =")
     seen = [sum(widths.values()) for widths in rows.loc[rows["trial_id"].isin(chosen), "widths"]]
-    figure.update_yaxes(log_axis(seen), title_text="Units", row=1, col=1)
+    figure.update_yaxes(positive_axis(seen), title_text="Units", row=1, col=1)
     losses = rows.loc[rows["trial_id"].isin(chosen), "val_loss"].dropna()
-    loss_axis = {**log_axis(losses), "tickformat": "~g"} if len(losses) and losses.min() > 0 else {}
+    loss_axis = {**positive_axis(losses), "tickformat": "~g"} if len(losses) and losses.min() > 0 else {}
     figure.update_yaxes(loss_axis, title_text="Validation loss", row=2, col=1)
     figure.update_xaxes(title_text="Epoch", row=2, col=1)
     return figure
@@ -225,7 +226,7 @@ def knob_effect(trials: pd.DataFrame, arm: str, task: str = "classification") ->
     for place, values in enumerate((rows["parameters"].astype(float).tolist(), axis.place(rows["test_accuracy"]))):
         figure.add_trace(_points(arm, rows, knobs, values, colour, task, line=True), row=place + 1, col=1)
     figure.update_layout(template=template(), height=520, showlegend=False)
-    figure.update_yaxes(log_axis(rows["parameters"]), title_text="Parameters", row=1, col=1)
+    figure.update_yaxes(positive_axis(rows["parameters"]), title_text="Parameters", row=1, col=1)
     figure.update_yaxes(axis.layout("Test"), row=2, col=1)
     powers = {"type": "log", "dtick": 1, "exponentformat": "power"}
     figure.update_xaxes(powers, row=1, col=1)
@@ -260,11 +261,17 @@ def _marker(place: int, colour: str) -> dict[str, Any]:
     return {"symbol": symbol, "size": MARKER_SIZES.get(symbol, 8), "color": colour}
 
 
-def log_axis(values: Iterable[float]) -> dict[str, Any]:
-    """A log axis whose labels are as dense as the range of the values bears: 2 3 4, or 2 5 10, or 10 100."""
+def positive_axis(values: Iterable[float]) -> dict[str, Any]:
+    """An axis on a log scale, its labels as dense as the range of the values bears: 2 3 4, or 2 5 10, or 10 100.
+
+    Within a factor of 3, where that would leave a label or none, it is linear.
+    """
     positive = [float(value) for value in values if value > 0]
-    ratio = max(positive) / min(positive) if positive else 1.0
-    return {"type": "log", "dtick": "D1" if ratio < 6 else "D2" if ratio < 100 else 1, "tickformat": "~s"}
+    low, high = min(positive, default=1.0), max(positive, default=1.0)
+    if high < 3 * low:
+        whole = all(value.is_integer() for value in positive)
+        return {"type": "linear", "tickformat": "~s", **({"dtick": 1} if whole and high - low < 6 else {"nticks": 6})}
+    return {"type": "log", "dtick": "D1" if high < 6 * low else "D2" if high < 100 * low else 1, "tickformat": "~s"}
 
 
 def _described(row: dict[Any, Any], task: str) -> str:

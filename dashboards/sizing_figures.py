@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dashboards import numbers
-from dashboards.figures import DASHES, across_knob, colours, knob_colour, log_axis, template
+from dashboards.figures import DASHES, across_knob, colours, knob_colour, positive_axis, template
 from dashboards.scales import ScoreAxis
 from studies.compare import finished, ranked
 
@@ -59,7 +59,9 @@ def sizes_against_knob(trials: pd.DataFrame, arm: str, curves: int = 12) -> go.F
         )
     figure.update_layout(template=template(), height=420, showlegend=False, coloraxis=_knob_axis(name, low, high))
     figure.update_xaxes(title_text="Layer", showgrid=False)
-    figure.update_yaxes(log_axis(width for widths in rows["widths"] for width in widths.values()), title_text="Units")
+    figure.update_yaxes(
+        positive_axis(width for widths in rows["widths"] for width in widths.values()), title_text="Units"
+    )
     return figure
 
 
@@ -100,7 +102,7 @@ def widths_from_starts(
     figure.update_annotations(font_size=13)
     for place, layer in enumerate(shown):
         row, column = divmod(place, 2)
-        figure.update_yaxes(_sparse(log_axis(seen[layer])), row=row + 1, col=column + 1)
+        figure.update_yaxes(_sparse(positive_axis(seen[layer])), row=row + 1, col=column + 1)
         if place >= len(shown) - 2:
             figure.update_xaxes(title_text="Epoch", showticklabels=True, row=row + 1, col=column + 1)
         if column == 0:
@@ -208,7 +210,7 @@ def _spread(layers: Sequence[str], most: int) -> list[str]:
 
 def _sparse(axis: dict[str, Any]) -> dict[str, Any]:
     """A log axis for a small panel: 2 5 10 where it would have had 2 3 4."""
-    return {**axis, "dtick": "D2"} if axis["dtick"] == "D1" else axis
+    return {**axis, "dtick": "D2"} if axis.get("dtick") == "D1" else axis
 
 
 def _knob_axis(name: str, low: float, high: float) -> dict[str, Any]:

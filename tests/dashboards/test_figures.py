@@ -138,3 +138,17 @@ def test_the_same_data_gives_the_same_figure() -> None:
     assert {name: figure.to_json() for name, figure in first.items()} == {
         name: figure.to_json() for name, figure in second.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("sizes", "wanted"),
+    [
+        ([430, 480], {"type": "linear", "nticks": 6}), ([220442], {"type": "linear", "dtick": 1}),
+        ([3, 4, 8], {"type": "linear", "dtick": 1}), ([0.5, 1.4], {"type": "linear", "nticks": 6}),
+        ([10, 40], {"type": "log", "dtick": "D1"}), ([10, 900], {"type": "log", "dtick": "D2"}),
+        ([10, 9000], {"type": "log", "dtick": 1}), ([], {"type": "linear", "dtick": 1}),
+    ],
+)  # fmt: skip
+def test_an_axis_of_positive_values_has_labels_whatever_their_range(sizes: list[float], wanted: dict[str, Any]) -> None:
+    axis = figures.positive_axis(sizes)
+    assert {key: axis.get(key) for key in wanted} == wanted
