@@ -63,7 +63,7 @@ class Arm:
 class Pair:
     """A sizing arm against a baseline arm: `difference` of medians with its 95 % interval (`low`, `high`).
 
-    `p` is of the two-sided Mann-Whitney U test, `spread_p` of the Brown-Forsythe test (None where neither arm varies),
+    `p` is of the two-sided Mann-Whitney U test, `spread_p` of the Brown-Forsythe test (None where neither varies or one has under 3 trials),
     `parameters_ratio` is the baseline's median parameters over the sizing arm's.
     """
 
@@ -285,6 +285,10 @@ def _reaches(sizing: list[Arm], baselines: list[Arm]) -> tuple[Reach, ...]:
     return tuple(result)
 
 
+# The range of n values covers the median with probability 1 - 2^(1 - n): 94 % for 5, 97 % for 6.
+FEW = 6
+
+
 def _notes(arms: Sequence[Arm]) -> tuple[str, ...]:
     notes = []
     for arm in arms:
@@ -299,6 +303,8 @@ def _notes(arms: Sequence[Arm]) -> tuple[str, ...]:
             notes.append(f"{arm.name}: {arm.failed} of {arm.trials} trials gave no network; they do not count")
     if not any(arm.sizes for arm in arms) or all(arm.sizes for arm in arms):
         notes.append("a sizing arm and a baseline arm are needed for a comparison of the two")
+    elif few := [arm.name for arm in arms if 1 < arm.finished < FEW]:
+        notes.append(f"fewer than {FEW} finished trials ({', '.join(few)}): the 95 % intervals are too narrow")
     return tuple(notes)
 
 

@@ -187,6 +187,13 @@ def test_spreads_are_tested_as_brown_and_forsythe_do() -> None:
     assert spread_test([wide, narrow]) == pytest.approx(stats.levene(wide, narrow, center="median").pvalue)
     assert (spread_test([wide, narrow]) or 1) < 1e-4
     assert spread_test([np.full(5, 0.3), np.full(5, 0.4)]) is None
+    assert spread_test([wide, np.array([0.3, 0.4])]) is None, "two values say nothing about a spread"
+
+
+@pytest.mark.parametrize(("trials", "said"), [(2, True), (5, True), (6, False)])
+def test_intervals_of_few_trials_are_said_to_be_too_narrow(trials: int, said: bool) -> None:
+    notes = compare(*evaluation(trials=trials, arms=["shrinknets", "fixed"])).notes
+    assert any("fewer than 6 finished trials (shrinknets, fixed)" in note for note in notes) is said
 
 
 def test_half_of_the_trials_reach_the_threshold_by_an_epoch() -> None:
