@@ -63,8 +63,8 @@ class Arm:
 class Pair:
     """A sizing arm against a baseline arm: `difference` of medians with its 95 % interval (`low`, `high`).
 
-    `p` is of the two-sided Mann-Whitney U test, `spread_p` of the Brown-Forsythe test (None where neither varies or one has under 3 trials),
-    `parameters_ratio` is the baseline's median parameters over the sizing arm's.
+    `p` is of the two-sided Mann-Whitney U test, `spread_p` of the Brown-Forsythe test (None where neither varies or one
+    has under 3 trials), `parameters_ratio` is the baseline's median parameters over the sizing arm's.
     """
 
     arm: str
