@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,11 @@ arms.shrinknets.lambda = { low = 1e-5, high = 1e-3 }
 
 
 @pytest.mark.parametrize("name", presets.names())
-def test_every_preset_is_a_valid_plan(name: str) -> None:
-    for plan in read_plan(name):
-        assert plan.name.startswith(name)
-        assert plan.description
+def test_every_preset_is_a_valid_plan_at_every_scale(name: str) -> None:
+    for scale in ("full", *tomllib.loads(presets.text(name)).get("scale", {})):
+        for plan in read_plan(name, scale=scale):
+            assert plan.name.startswith(name)
+            assert plan.description
 
 
 @pytest.mark.parametrize("name", [name for name in presets.names() if "[scale.small]" in presets.text(name)])
