@@ -35,6 +35,7 @@ SIZING = [name for name in names() if method_class(name).sizes]
 STRUCTURE = [(method, name) for name in networks.names() for method in SIZING
              if name in TRAINED or method in {"shrinknets", "auto-sizing"}]  # fmt: skip
 """For what a network's structure decides, not the method: one with gates and one without stand for all."""
+OTHERS = [(method, name) for method in SIZING for name in networks.names() if (method, name) not in STRUCTURE]
 GATED = [(method, name) for method, name in STRUCTURE if method == "shrinknets" or name in TRAINED]
 """Where gates are the harder case, as they are read through and folded away."""
 GROWING: list[tuple[str, dict[str, Any]]] = [
@@ -158,6 +159,19 @@ def test_growing_units_leaves_the_outputs_as_they_were(method: str, network: str
         net.grow(layer, 3)
     assert net.widths == {layer: width + 3 for layer, width in widths.items()}
     assert_same(outputs(net, data), before)
+
+
+@pytest.mark.parametrize(("method", "network"), OTHERS)
+def test_the_methods_own_step_sizes_every_layer(method: str, network: str) -> None:
+    net, data = attached(network, method, factor=1e6)
+    optimizer, widths = net.track(torch.optim.Adam(net.param_groups(1e-3))), net.widths
+    net.epoch = 3
+    net.before_epoch()
+    for at in range(2):
+        step(net, optimizer, data, 32 * at)
+    net.after_epoch()
+    assert all(1 <= net.widths[layer] < width for layer, width in widths.items())
+    assert torch.isfinite(outputs(net, data)).all()
 
 
 def test_growth_of_the_method_itself_stays_within_its_tolerance(network: str) -> None:
