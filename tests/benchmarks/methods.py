@@ -26,7 +26,7 @@ DATA = ("fashion_mnist", "cifar10")
 KNOBS: dict[str, tuple[float, float, float]] = {
     "shrinknets": (1e-4, 1e-3, 1e-2),
     "auto-sizing": (3e-4, 1e-3, 3e-3),
-    "group-sparsity": (1e-4, 3e-4, 1e-3),
+    "group-sparsity": (3e-4, 1e-3, 3e-3),
     "activity": (3e-3, 1e-2, 3e-2),
 }
 SETTINGS: dict[str, dict[str, Any]] = {
