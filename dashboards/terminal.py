@@ -152,8 +152,13 @@ def next_commands(name: str, db: str) -> dict[str, str]:
 def print_next(console: Console, name: str, db: str) -> None:
     """The commands that come next."""
     console.print("\n[bold]Next[/]")
-    grid = Table.grid(padding=(0, 2))
-    for command, purpose in next_commands(name, db).items():
+    grid, commands = Table.grid(padding=(0, 2)), next_commands(name, db)
+    if max(map(len, commands)) + max(map(len, commands.values())) + 4 > console.width:
+        for command, purpose in commands.items():  # whole lines, so that they can be copied
+            line = f" [dim]{escape(purpose)}:[/]\n   [cyan]{escape(command)}[/]"
+            console.print(line, highlight=False, soft_wrap=True)
+        return
+    for command, purpose in commands.items():
         grid.add_row(f" [cyan]{escape(command)}[/]", f"[dim]{escape(purpose)}[/]")
     console.print(grid, highlight=False)
 
