@@ -41,7 +41,7 @@ HEAD = f"""# Every method at three values of its knob
 
 {{images:,}} training images, {{epochs}} epochs, batch {BATCH}, Adam 1e-3 (auto-sizing 4e-4 on das-conv, 8e-4 on
 resnet18), seed 0; widths narrowed for a CPU, das-conv's by 3, resnet18's by 8. Auto-sizing grows 5 units a layer and
-epoch, the last quarter of its epochs is static; activity goes by l1, with 7 thresholds after one epoch of pretraining.
+epoch, its last epoch is static; activity goes by l1, with 7 thresholds after one epoch of pretraining.
 Each row is the epoch that 1,000 validation images choose; the test accuracy is that of 2,000 images: one standard error
 is about 1 point. Latency: a pass of a batch of 64 over that of the unsized network, the median of 9 pairs. Written by
 
