@@ -1,5 +1,6 @@
 # make demo   the whole loop on real data, in minutes
-# make test   ruff, mypy, all tests
+# make test   ruff, mypy, all tests but the long ones
+# make soak   the long ones: load, nodes and networks that fail
 # make bench  ratios of one run; make bench ROW=loop for one row
 # make clean  removes the environment and what the demo wrote
 
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint bench clean browser
+.PHONY: demo test soak lint bench clean browser
 
 demo: $(VENV)/installed
 	$(BIN)/sizer sweep demo
@@ -16,8 +17,11 @@ demo: $(VENV)/installed
 
 # Ray and the browser want the cores for themselves; all else runs in two processes.
 test: lint browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not alone"
-	$(BIN)/python -m pytest -m alone
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not alone and not soak"
+	$(BIN)/python -m pytest -m "alone and not soak"
+
+soak: $(VENV)/installed-test browser
+	$(BIN)/python -m pytest -m soak
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

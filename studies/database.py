@@ -1,136 +1,79 @@
-"""The database of an evaluation: our tables beside Optuna's own, in SQLite or anything SQLAlchemy speaks.
-
-Optuna keeps `studies` (named `PLAN/ARM`), `trials`, `trial_params` (the knob, or the widths a baseline drew) and
-`trial_user_attributes`. Beside them stand the tables below; deleting a trial deletes its rows here.
-
-    select architecture.layer, architecture.width from sizer_architectures architecture
-    join trials using (trial_id) join studies using (study_id) where study_name = 'demo/shrinknets' and number = 3
-"""
+"""The database of an evaluation: our tables beside Optuna's own, in an SQLite file or on a PostgreSQL server."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn
 
 import sqlalchemy as sa
-from optuna.storages import BaseStorage, RDBStorage, get_storage
-from sqlalchemy.engine import URL, make_url
+from optuna.storages import BaseStorage
+from optuna.storages._cached_storage import _CachedStorage
+from sqlalchemy.engine import URL
 
-from sizer.errors import InputError, SizerError
+from sizer.errors import InputError
+from studies import credentials, migrations
+from studies.outages import PatientStorage, first_line, plain_errors
+from studies.tables import SCHEMA, schema
 
-SCHEMA = 1
-_T = TypeVar("_T")
 _OPTUNA = {"studies", "trials", "trial_params", "trial_values", "trial_user_attributes", "version_info"}
 _BUSY_SECONDS = 30.0
-
-metadata = sa.MetaData()
-# Optuna's own tables as far as we read them; it creates them, never we.
-studies = sa.Table("studies", metadata, sa.Column("study_id", sa.Integer, primary_key=True),
-                   sa.Column("study_name", sa.String))  # fmt: skip
-trials = sa.Table("trials", metadata, sa.Column("trial_id", sa.Integer, primary_key=True),
-                  sa.Column("number", sa.Integer), sa.Column("study_id", sa.Integer),
-                  sa.Column("state", sa.String))  # fmt: skip
-trial_params = sa.Table("trial_params", metadata, sa.Column("param_id", sa.Integer, primary_key=True),
-                        sa.Column("trial_id", sa.Integer), sa.Column("param_name", sa.String),
-                        sa.Column("param_value", sa.Float))  # fmt: skip
-trial_user_attributes = sa.Table("trial_user_attributes", metadata,
-                                 sa.Column("trial_user_attribute_id", sa.Integer, primary_key=True),
-                                 sa.Column("trial_id", sa.Integer), sa.Column("key", sa.String),
-                                 sa.Column("value_json", sa.Text))  # fmt: skip
-study_system_attributes = sa.Table("study_system_attributes", metadata,
-                                   sa.Column("study_system_attribute_id", sa.Integer, primary_key=True),
-                                   sa.Column("study_id", sa.Integer), sa.Column("key", sa.String),
-                                   sa.Column("value_json", sa.Text))  # fmt: skip
-
-
-def _trial_id() -> sa.Column[int]:
-    return sa.Column("trial_id", sa.Integer, sa.ForeignKey("trials.trial_id", ondelete="CASCADE"), primary_key=True)
-
-
-schema = sa.Table("sizer_schema", metadata, sa.Column("version", sa.Integer, primary_key=True, autoincrement=False))
-
-plans = sa.Table(
-    "sizer_plans", metadata,
-    sa.Column("name", sa.String(255), primary_key=True, doc="the evaluation; its studies are named NAME/ARM"),
-    sa.Column("spec", sa.Text, nullable=False, doc="the plan as JSON"),
-    sa.Column("data", sa.Text, nullable=False, doc="what the data was, as JSON: task, shapes, preprocessing"),
-    sa.Column("created", sa.String(32), nullable=False, doc="when it began, UTC, ISO 8601"),
-)  # fmt: skip
-
-history = sa.Table(
-    "sizer_history", metadata, _trial_id(),
-    sa.Column("epoch", sa.Integer, primary_key=True, autoincrement=False, doc="counts from 1"),
-    *(sa.Column(f"{part}_{what}", sa.Float(53)) for part in ("train", "val", "test") for what in ("loss", "accuracy")),
-    sa.Column("parameters", sa.BigInteger, doc="weights and biases of the network as it then was"),
-    sa.Column("flops", sa.BigInteger, doc="of one sample's forward pass"),
-    sa.Column("training_flops", sa.BigInteger, doc="spent on training since the trial began"),
-    sa.Column("seconds", sa.Float(53), doc="since the trial began"),
-    sa.Column("peak_memory", sa.BigInteger, doc="bytes"),
-    sa.Column("units", sa.BigInteger, doc="the sum of the widths"),
-    sa.Column("widths", sa.Text, doc="layer -> width as JSON, in the order the layers run"),
-)  # fmt: skip
-
-architectures = sa.Table(
-    "sizer_architectures", metadata, _trial_id(),
-    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False, doc="0 for the layer that runs first"),
-    sa.Column("layer", sa.String(255), nullable=False, doc="the submodule's path"),
-    sa.Column("width", sa.BigInteger, nullable=False, doc="its units at the trial's best epoch"),
-)  # fmt: skip
-
-weights = sa.Table(
-    "sizer_weights", metadata, _trial_id(),
-    sa.Column("epoch", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("artifact_id", sa.String(64), nullable=False, doc="the file's name in X.files/artifacts"),
-    sa.Column("sha256", sa.String(64), nullable=False),
-)  # fmt: skip
-
-leases = sa.Table(
-    "sizer_leases", metadata,
-    sa.Column("plan", sa.String(255), primary_key=True),
-    sa.Column("token", sa.String(64), nullable=False, doc="what every write of the holder must show"),
-    sa.Column("host", sa.String(255), nullable=False),
-    sa.Column("machine", sa.String(255), nullable=False, doc="tells hosts of one name, and reboots, apart"),
-    sa.Column("pid", sa.Integer, nullable=False),
-    sa.Column("started", sa.String(64), nullable=False, doc="when the process began: a pid is used again"),
-    sa.Column("since", sa.String(32), nullable=False, doc="UTC, ISO 8601"),
-    sa.Column("expires", sa.Float(53), nullable=False, doc="seconds since 1970"),
-)  # fmt: skip
-
-OURS = (schema, plans, history, architectures, weights, leases)
+# Who makes or changes tables on a PostgreSQL holds this lock; the number only has to be ours.
+_MAKING = 0x51C30001
+_SERVER: dict[str, object] = {
+    "pool_pre_ping": True, "pool_recycle": 1800,
+    # A server that is gone without a word is noticed within half a minute.
+    "connect_args": {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3,
+                     "tcp_user_timeout": 30000, "application_name": "sizer"},
+}  # fmt: skip
 
 
 class Database:
     """One database, and the folder of files beside it.
 
     Attributes:
-        url: Where it is.
+        url: Where it is; shown without its password.
         files: The folder for what is no row: `artifacts/` and `runs/`. Beside SQLite's `X.db` it is `X.files`;
             of a database server it is `DATABASE.files` in the current folder.
         engine: SQLAlchemy's engine; on SQLite with WAL, synchronous=NORMAL and foreign keys on every connection.
+        waiting: Told why there is a wait, before each, where the database does not answer; what it raises ends it.
     """
 
     def __init__(self, url: URL) -> None:
         self.url = url
-        if url.get_backend_name() == "sqlite":
+        self.waiting: Callable[[str], None] = lambda line: None
+        self._guard = _Guard(url)
+        self._storage: _CachedStorage | None = None
+        if self.is_file:
             path = Path(url.database or "").resolve()
             self.files = path.with_suffix(".files")
             self._arguments: dict[str, object] = {"creator": lambda: _connect(path)}
         else:
             self.files = Path(f"{url.database}.files").resolve()
-            self._arguments = {"pool_pre_ping": True, "pool_recycle": 1800}
+            self._arguments = _SERVER
         self.engine = sa.create_engine(url, **self._arguments)
-        self._storage: BaseStorage | None = None
+        weakref.finalize(self, self.engine.dispose)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is an SQLite file, not a server's."""
+        return self.url.get_backend_name() == "sqlite"
 
     @property
     def storage(self) -> BaseStorage:
         """Optuna's storage in this database; the tables must exist."""
         if self._storage is None:
-            self._storage = get_storage(self._rdb(ready=True))
+            made = self._rdb(ready=True)
+            made.waiting = lambda line: self.waiting(line)
+            sa.event.listen(made.engine, "begin", self._guard)
+            weakref.finalize(self, made.engine.dispose)
+            self._storage = _CachedStorage(made)
         return self._storage
 
     @property
@@ -143,40 +86,101 @@ class Database:
         """Where the trials in flight keep their state."""
         return self.files / "runs"
 
+    @contextlib.contextmanager
+    def guarded(self, check: Callable[[sa.Connection], None]) -> Iterator[None]:
+        """Has every transaction of Optuna's storage begin with a check that nobody else can overtake.
+
+        Args:
+            check: Raises where this process may not write any more.
+        """
+        self._guard.check = check
+        try:
+            yield
+        finally:
+            self._guard.check = None
+
     def create(self) -> None:
         """Makes whatever tables and folders are missing. Safe to repeat, and while another does the same."""
-        for attempt in range(6):
-            try:
-                self._rdb(ready=False)
-                metadata.create_all(self.engine, tables=list(OURS))
-                with self.engine.begin() as connection:
-                    if connection.scalar(sa.select(schema.c.version)) is None:
-                        connection.execute(schema.insert().values(version=SCHEMA))
-                break
-            except (sa.exc.OperationalError, sa.exc.IntegrityError, sa.exc.ProgrammingError) as error:
-                # Two processes that create the same tables at once trip over each other once.
-                if ("exist" not in str(error) and "UNIQUE" not in str(error).upper()) or attempt == 5:
-                    raise
-                time.sleep(0.3)
+        with self._making():
+            self._rdb(ready=False).engine.dispose()
+            self._migrate()
         self.artifacts.mkdir(parents=True, exist_ok=True)
         self.runs.mkdir(parents=True, exist_ok=True)
+
+    def upgrade(self) -> None:
+        """Brings Optuna's tables and ours to the versions that this code works with. All rows stay.
+
+        Raises:
+            InputError: A newer version made it.
+        """
+        with self._making():
+            rdb = self._rdb(ready=True)
+            if rdb.get_current_version() not in rdb.get_all_versions():
+                raise InputError(f"{self.url} was made by a newer Optuna: upgrade optuna")
+            rdb.upgrade()
+            rdb.engine.dispose()
+            self._migrate()
 
     def close(self) -> None:
         """Gives the connections back."""
         if self._storage is not None:
             self._storage.remove_session()
+            self._storage._backend.engine.dispose()
             self._storage = None
         self.engine.dispose()
 
-    def _rdb(self, *, ready: bool) -> RDBStorage:
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a Database is not pickled: its URL may hold a password")
+
+    @contextlib.contextmanager
+    def _making(self) -> Iterator[None]:
+        """Alone while tables are made: with a server's lock; SQLite's own is held a transaction at a time."""
+        if self.is_file:
+            yield
+            return
+        with self.engine.connect() as connection:
+            connection.execute(sa.select(sa.func.pg_advisory_lock(_MAKING)))
+            yield  # the lock goes with the connection
+            connection.execute(sa.select(sa.func.pg_advisory_unlock(_MAKING)))
+
+    def _migrate(self) -> None:
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        with self.engine.connect() as connection, connection.begin():
+            if self.is_file:  # Python begins no transaction of its own before a change of tables
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            migrations.upgrade(connection)
+
+    def _rdb(self, *, ready: bool) -> PatientStorage:
         url = self.url.render_as_string(hide_password=False)
-        try:
-            return RDBStorage(
-                url, engine_kwargs=dict(self._arguments), skip_table_creation=ready, skip_compatibility_check=ready
-            )
-        except RuntimeError as error:
-            line = str(error).splitlines()[0]
-            raise InputError(f"Optuna cannot use the database {self.url}: {line}") from None
+        for attempt in range(6):
+            try:
+                return PatientStorage(
+                    url, engine_kwargs=dict(self._arguments), skip_table_creation=ready, skip_compatibility_check=ready
+                )
+            except RuntimeError as error:
+                line = str(error).splitlines()[0]
+                raise InputError(f"Optuna cannot use {self.url}: {line}; try `sizer db upgrade`") from None
+            except (sa.exc.OperationalError, sa.exc.IntegrityError, sa.exc.ProgrammingError) as error:
+                # Two processes that create Optuna's tables at once trip over each other once.
+                if ("exist" not in str(error) and "UNIQUE" not in str(error).upper()) or attempt == 5:
+                    raise
+                time.sleep(0.3)
+        raise AssertionError
+
+
+class _Guard:
+    """What a transaction of Optuna's storage begins with."""
+
+    def __init__(self, url: URL) -> None:
+        self.check: Callable[[sa.Connection], None] | None = None
+        self._is_file = url.get_backend_name() == "sqlite"
+
+    def __call__(self, connection: sa.Connection) -> None:
+        if self.check is None:
+            return
+        if self._is_file:  # at once, so that nobody writes between the check and what it guards
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        self.check(connection)
 
 
 def open_database(source: str | Path | Database) -> Database:
@@ -190,7 +194,7 @@ def open_database(source: str | Path | Database) -> Database:
     """
     database, fresh = locate(source)
     if fresh:
-        raise InputError(f"no sweep in {database.url.render_as_string()}: `sizer sweep PLAN --db ...` makes one")
+        raise InputError(f"no sweep in {database.url}: `sizer sweep PLAN --db ...` makes one")
     return database
 
 
@@ -198,99 +202,87 @@ def locate(source: str | Path | Database) -> tuple[Database, bool]:
     """Finds a database and whether it is still to be made by `Database.create`; touches nothing.
 
     Raises:
-        InputError: It is somebody else's, or can be none.
+        InputError: It is somebody else's, or of another version, or can be none.
     """
     if isinstance(source, Database):
         return source, False
-    try:
-        url = make_url(str(source)) if "://" in str(source) else URL.create("sqlite", database=str(Path(source)))
-        database = Database(url)
-    except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
-        raise InputError(f"{source} is no database that can be opened: {_first_line(error)}") from None
-    with plain_errors(database):
-        return database, _check_ours(database)
+    database = named(source)
+    version = version_of(database)
+    if version is not None and version < SCHEMA:
+        raise InputError(
+            f"{database.url} was made by an older sizer (schema {version}, this one works with {SCHEMA}):"
+            " back it up, then run `sizer db upgrade`"
+        )
+    return database, version is None
 
 
-@contextlib.contextmanager
-def plain_errors(database: Database) -> Iterator[None]:
-    """Turns what a disk or a database refuses into one line.
+def named(source: str | Path) -> Database:
+    """The database of a path or URL, not looked at.
 
     Raises:
-        InputError: The disk is full or read-only, or the database does not answer.
+        InputError: It can be none.
     """
     try:
-        yield
-    except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
-        raise InputError(f"the database {database.url} refused: {_first_line(error)}") from None
-    except sqlite3.Error as error:
-        raise InputError(f"the database {database.url} refused: {error}") from None
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        raise InputError(f"{error.strerror or error}{where}: is the disk full or read-only?") from None
+        is_url = "://" in str(source)
+        return Database(
+            credentials.resolved(str(source)) if is_url else URL.create("sqlite", database=str(Path(source)))
+        )
+    except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
+        shown = credentials.hidden(str(source))
+        raise InputError(f"{shown} is no database that can be opened: {first_line(error)}") from None
 
 
-def retried(action: Callable[[], _T]) -> _T:
-    """Does a database action again for some seconds while the database is locked or its connection was lost."""
-    for wait in (0.2, 0.5, 1.0, 2.0):
+def version_of(database: Database) -> int | None:
+    """The version of our tables in a database; None where there are none.
+
+    Raises:
+        InputError: It is somebody else's, or a newer sizer's, or does not answer. It is left as it was.
+    """
+    with plain_errors(database):
+        tables, version = _tables_of_file(database) if database.is_file else _tables_of_server(database)
+    if version is not None and version > SCHEMA:
+        raise InputError(
+            f"{database.url} was made by a newer sizer (schema {version}, this one knows {SCHEMA}): upgrade sizer"
+        )
+    if tables and not tables & _OPTUNA:
+        shown = ", ".join(sorted(tables)[:3])
+        raise InputError(f"{database.url} holds other tables ({shown}) and no sweep: name another with --db")
+    return version
+
+
+def _tables_of_server(database: Database) -> tuple[set[str], int | None]:
+    with database.engine.connect() as connection:
+        tables = set(sa.inspect(connection).get_table_names())
+        return tables, connection.scalar(sa.select(schema.c.version)) if schema.name in tables else None
+
+
+def _tables_of_file(database: Database) -> tuple[set[str], int | None]:
+    path = Path(database.url.database or "").resolve()
+    if not database.url.database or database.url.database == ":memory:":
+        raise InputError("a sweep needs a database that stays: give the path of a file, such as sizer.db")
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(f"{path} cannot be a database: {'it is a folder' if path.is_dir() else 'no such folder'}")
+    if not path.exists() or path.stat().st_size == 0:
+        return set(), None
+    # SQLite alone may open the file: closing it by other means drops this process's locks on it, and another
+    # process would then delete the log that a sweep is writing.
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as reader:
         try:
-            return action()
-        except sa.exc.OperationalError as error:
-            if not error.connection_invalidated and "locked" not in str(error):
+            tables = {name for (name,) in reader.execute("select name from sqlite_master where type = 'table'")}
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
                 raise
-            time.sleep(wait)
-    return action()
+            raise InputError(f"{path} is not an SQLite database: name another file with --db") from None
+        if schema.name not in tables:
+            return tables, None
+        return tables, next(iter(reader.execute("select version from sizer_schema")), (None,))[0]
 
 
 def _connect(path: Path) -> sqlite3.Connection:
     if path.exists() and not os.access(path.parent, os.W_OK):
         # WAL wants a file beside the database even to read; where none can be made, nobody writes either.
         return sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
-    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level="IMMEDIATE")
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
     return connection
-
-
-def _check_ours(database: Database) -> bool:
-    """Whether the database is still to be made; refuses one that is somebody else's without touching it."""
-    url = database.url
-    version = None
-    if url.get_backend_name() == "sqlite":
-        path = Path(url.database or "").resolve()
-        if not url.database or url.database == ":memory:":
-            raise InputError("a sweep needs a database that stays: give the path of a file, such as sizer.db")
-        if path.is_dir() or not path.parent.is_dir():
-            raise InputError(f"{path} cannot be a database: {'it is a folder' if path.is_dir() else 'no such folder'}")
-        if not path.exists() or path.stat().st_size == 0:
-            return True
-        # SQLite alone may open the file: closing it by other means drops this process's locks on it, and another
-        # process would then delete the log that a sweep is writing.
-        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as reader:
-            try:
-                tables = {name for (name,) in reader.execute("select name from sqlite_master where type = 'table'")}
-            except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError):
-                    raise
-                raise InputError(f"{path} is not an SQLite database: name another file with --db") from None
-            if schema.name in tables:
-                version = next(iter(reader.execute("select version from sizer_schema")), (None,))[0]
-    else:
-        with database.engine.connect() as connection:
-            tables = set(sa.inspect(connection).get_table_names())
-            if schema.name in tables:
-                version = connection.scalar(sa.select(schema.c.version))
-    if version is not None and version > SCHEMA:
-        raise InputError(f"{url} was made by a newer sizer (schema {version}, this one knows {SCHEMA}): upgrade sizer")
-    if tables and not tables & _OPTUNA:
-        shown = ", ".join(sorted(tables)[:3])
-        raise InputError(f"{url} holds other tables ({shown}) and no sweep: name another file with --db")
-    return version is None
-
-
-def _first_line(error: BaseException) -> str:
-    cause = getattr(error, "orig", None) or error
-    return str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-
-
-class LostDatabaseError(SizerError):
-    """Another driver writes this evaluation now; nothing more was written here."""

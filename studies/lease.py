@@ -20,7 +20,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from sizer.errors import InputError
-from studies.database import Database, LostDatabaseError, leases, retried
+from studies.database import Database
+from studies.outages import LostDatabaseError, retried
+from studies.tables import leases
 
 LASTS = 15.0
 RENEWED_EVERY = 3.0

@@ -13,10 +13,10 @@ from sqlalchemy import select
 from sizer import Architecture
 from sizer import front as front_of
 from sizer.errors import InputError, unknown
-from studies import database as tables
-from studies import weights
-from studies.database import Database, open_database, plain_errors
+from studies import tables, weights
+from studies.database import Database, open_database
 from studies.lease import is_held
+from studies.outages import plain_errors
 from studies.plan import study_name
 
 TRIALS = (

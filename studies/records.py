@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 
 from sizer import Epoch
-from studies.database import Database, architectures, history, plans, retried
+from studies.database import Database
 from studies.lease import Lease
+from studies.outages import retried
+from studies.tables import architectures, history, plans
 
 
 class Records:
@@ -36,7 +39,7 @@ class Records:
 
     def epoch(self, trial_id: int, epoch: Epoch) -> None:
         """Writes one epoch of a trial, over the one of that number if it is there; committed on return."""
-        row = {key: value for key, value in epoch.to_dict().items() if key in history.c}
+        row = {key: _number(value) for key, value in epoch.to_dict().items() if key in history.c}
         row |= {"widths": json.dumps(epoch.widths), "units": sum(epoch.widths.values())}
 
         def write() -> None:
@@ -84,6 +87,11 @@ class Records:
                 history.select().where(history.c.trial_id == trial_id).order_by(history.c.epoch)
             ).mappings()
             return [epoch_of(row) for row in rows]
+
+
+def _number(value: Any) -> Any:
+    """NULL for what is no number, as SQLite has it; PostgreSQL would order NaN above all numbers."""
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def epoch_of(row: sa.RowMapping) -> Epoch:

@@ -19,10 +19,12 @@ import sqlalchemy as sa
 from sizer.datasets import Data
 from sizer.errors import InputError
 from studies import luggage
-from studies.database import Database, locate, plain_errors, plans, studies, trials
+from studies.database import Database, locate
 from studies.driver import Driver, Watch, run_folder
 from studies.lease import Lease
+from studies.outages import plain_errors
 from studies.plan import Plan, differences
+from studies.tables import plans, studies, trials
 
 
 @dataclass(frozen=True)

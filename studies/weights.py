@@ -22,9 +22,10 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 
 from sizer import Epoch
 from sizer.errors import InputError
-from studies.database import Database, history, trials, weights
-from studies.database import study_system_attributes as _attributes
+from studies.database import Database
 from studies.lease import Lease
+from studies.tables import history, trials, weights
+from studies.tables import study_system_attributes as _attributes
 
 TOP = 3
 _PREFIX = "artifacts:"

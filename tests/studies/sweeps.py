@@ -9,7 +9,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from sizer import Epoch
+from studies.database import locate
 from studies.plan import Plan
 from studies.sweep import run
 
@@ -60,15 +63,18 @@ class Seen:
             print("\t".join(words), flush=True)
 
 
-def rows(database: Path, query: str, *values: Any) -> list[tuple[Any, ...]]:
-    """What plain SQL answers."""
+def rows(database: Path | str, query: str, *values: Any) -> list[tuple[Any, ...]]:
+    """What plain SQL answers, on a file or on a PostgreSQL."""
+    if str(database).startswith("postgresql://"):
+        with psycopg.connect(str(database)) as server:
+            return server.execute(query.replace("?", "%s"), values).fetchall()  # type: ignore[arg-type]
     with sqlite3.connect(database) as connection:
         found = connection.execute(query, values).fetchall()
     connection.close()
     return found
 
 
-def check_whole(database: Path, plan: Plan) -> None:
+def check_whole(database: Path | str, plan: Plan) -> None:
     """Every trial is there once and ended, every epoch once, and nothing is left lying about."""
     states = Counter(state for (state,) in rows(database, "select state from trials"))
     assert states["RUNNING"] == states["WAITING"] == 0
@@ -80,7 +86,7 @@ def check_whole(database: Path, plan: Plan) -> None:
     assert set(epochs.values()) == {1}
     assert len(epochs) == len(expected) * plan.epochs
     assert rows(database, "select * from sizer_leases") == []
-    files = database.with_suffix(".files")
+    files = locate(database)[0].files
     assert not list((files / "runs").iterdir())
     kept = {name for (name,) in rows(database, "select artifact_id from sizer_weights")}
     assert {file.name for file in (files / "artifacts").iterdir()} == kept

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -17,17 +18,28 @@ import sqlalchemy as sa
 
 from sizer.errors import InputError
 from studies import lease as leases
-from studies.database import Database, LostDatabaseError, locate, open_database, plain_errors
+from studies.database import Database, locate, open_database
 from studies.lease import Lease
+from studies.outages import LostDatabaseError, plain_errors
 from studies.records import Records
+from studies.tables import SCHEMA
 from tests.studies.sweeps import epoch, rows
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
+def database(place: str) -> Iterator[Database]:
     """A fresh one, its tables made."""
-    made, fresh = locate(tmp_path / "x.db")
+    made, fresh = locate(place)
     assert fresh
+    made.create()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Database:
+    """The same in a file."""
+    made = locate(tmp_path / "x.db")[0]
     made.create()
     return made
 
@@ -44,7 +56,7 @@ def test_a_reader_elsewhere_takes_no_locks_from_a_writer_that_looked_twice(tmp_p
     locate(path)
     subprocess.run([*ask, "select * from sizer_schema"], check=True, capture_output=True)
     with database.engine.begin() as connection:
-        connection.execute(sa.text("insert into sizer_plans values ('p', '{}', '{}', 'now')"))
+        connection.execute(sa.text("insert into sizer_plans values ('p', '{}', '{}', 'now', null)"))
     seen = subprocess.run([*ask, "select name from sizer_plans"], check=True, capture_output=True, text=True)
     assert seen.stdout.strip() == "('p',)"
 
@@ -55,8 +67,8 @@ def new_trial(database: Database, study: str = "p/a") -> int:
     return opened.ask()._trial_id
 
 
-def test_every_connection_has_wal_and_foreign_keys(database: Database) -> None:
-    engines = [database.engine, database.storage._backend.engine]  # type: ignore[attr-defined]  # Optuna's own engine
+def test_every_connection_to_a_file_has_wal_and_foreign_keys(file: Database) -> None:
+    engines = [file.engine, file.storage._backend.engine]  # type: ignore[attr-defined]  # Optuna's own engine
     for engine in engines:
         with engine.connect() as connection:
             said = [connection.exec_driver_sql(f"pragma {name}").scalar() for name in
@@ -64,25 +76,25 @@ def test_every_connection_has_wal_and_foreign_keys(database: Database) -> None:
             assert said == ["wal", 1, 1]
 
 
-def test_making_the_tables_again_changes_nothing(database: Database) -> None:
+def test_making_the_tables_again_changes_nothing(database: Database, place: str) -> None:
     new_trial(database)
     database.create()
-    assert rows(Path(str(database.url.database)), "select count(*) from trials") == [(1,)]
+    assert rows(place, "select count(*) from trials") == [(1,)]
 
 
 def _create(path: str) -> None:
     locate(path)[0].create()
 
 
-def test_several_processes_may_make_the_tables_at_once(tmp_path: Path) -> None:
+def test_several_processes_may_make_the_tables_at_once(place: str) -> None:
     context = multiprocessing.get_context("spawn")
-    several = [context.Process(target=_create, args=(str(tmp_path / "x.db"),)) for _ in range(2)]
+    several = [context.Process(target=_create, args=(place,)) for _ in range(2)]
     for process in several:
         process.start()
     for process in several:
         process.join()
     assert [process.exitcode for process in several] == [0, 0]
-    assert rows(tmp_path / "x.db", "select version from sizer_schema") == [(1,)]
+    assert rows(place, "select version from sizer_schema") == [(SCHEMA,)]
 
 
 def test_an_optuna_database_takes_our_tables_beside_its_own(tmp_path: Path) -> None:
@@ -128,23 +140,22 @@ def test_what_can_be_no_database_is_said_in_one_line(tmp_path: Path) -> None:
 def _write_too_much(database: Database) -> None:
     with plain_errors(database), database.engine.begin() as full:
         full.exec_driver_sql("pragma max_page_count = 1")
-        full.execute(sa.text("insert into sizer_plans values ('x', :long, '', '')"), {"long": "x" * 10**6})
+        full.execute(sa.text("insert into sizer_plans values ('x', :long, '', '', null)"), {"long": "x" * 10**6})
 
 
-def test_a_full_disk_is_one_line(database: Database) -> None:
+def test_a_full_disk_is_one_line(file: Database) -> None:
     with pytest.raises(InputError, match="refused: database or disk is full"):
-        _write_too_much(database)
+        _write_too_much(file)
 
 
-def test_deleting_a_trial_deletes_its_rows(database: Database) -> None:
+def test_deleting_a_trial_deletes_its_rows(database: Database, place: str) -> None:
     trial = new_trial(database)
     with Lease(database, "p") as held:
         Records(database, held).epoch(trial, epoch(1))
         Records(database, held).architecture(trial, {"dense1": 8})
-    path = Path(str(database.url.database))
-    assert rows(path, "select layer, width from sizer_architectures") == [("dense1", 8)]
+    assert rows(place, "select layer, width from sizer_architectures") == [("dense1", 8)]
     optuna.delete_study(study_name="p/a", storage=database.storage)
-    assert rows(path, "select * from sizer_history") == rows(path, "select * from sizer_architectures") == []
+    assert rows(place, "select * from sizer_history") == rows(place, "select * from sizer_architectures") == []
 
 
 def test_an_epoch_that_comes_again_replaces_its_row(database: Database) -> None:
@@ -156,13 +167,13 @@ def test_an_epoch_that_comes_again_replaces_its_row(database: Database) -> None:
         assert records.epochs(trial) == [epoch(1, 0.2)]
 
 
-def test_a_loss_that_is_no_number_is_null_in_sql(database: Database) -> None:
+def test_a_loss_that_is_no_number_is_null_in_sql(database: Database, place: str) -> None:
     trial = new_trial(database)
     with Lease(database, "p") as held:
         Records(database, held).epoch(trial, epoch(1, test_loss=float("nan")))
         (read,) = Records(database, held).epochs(trial)
     assert read.test_loss != read.test_loss
-    assert rows(Path(str(database.url.database)), "select test_loss from sizer_history") == [(None,)]
+    assert rows(place, "select test_loss from sizer_history") == [(None,)]
 
 
 def test_a_second_driver_is_told_who_holds_the_evaluation(database: Database) -> None:
@@ -172,12 +183,12 @@ def test_a_second_driver_is_told_who_holds_the_evaluation(database: Database) ->
     Lease(database, "p").release()
 
 
-def test_a_killed_drivers_lease_is_taken_over_at_once(database: Database) -> None:
+def test_a_killed_drivers_lease_is_taken_over_at_once(database: Database, place: str) -> None:
     script = f"""
 import os, time
 from studies.database import open_database
 from studies.lease import Lease
-Lease(open_database({str(database.url.database)!r}), "p")
+Lease(open_database({place!r}), "p")
 print("held", flush=True)
 time.sleep(60)
 """
@@ -204,21 +215,22 @@ def test_a_lease_from_another_machine_is_waited_for(database: Database) -> None:
     assert len(notes) == 1
 
 
-def test_who_lost_the_lease_writes_nothing_more(database: Database) -> None:
+def test_who_lost_the_lease_writes_nothing_more(database: Database, place: str) -> None:
     trial = new_trial(database)
     with Lease(database, "p") as held:
         with database.engine.begin() as connection:
             connection.execute(leases.leases.update().values(token="another's"))
         with pytest.raises(LostDatabaseError, match="another driver took over p"):
             Records(database, held).epoch(trial, epoch(1))
-    assert rows(Path(str(database.url.database)), "select * from sizer_history") == []
+    assert rows(place, "select * from sizer_history") == []
 
 
-def test_a_lease_is_renewed_while_nothing_is_reported(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_is_renewed_while_nothing_is_reported(
+    database: Database, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(leases, "RENEWED_EVERY", 0.05)
-    path = Path(str(database.url.database))
     with Lease(database, "p"):
-        (first,) = rows(path, "select expires from sizer_leases")
+        (first,) = rows(place, "select expires from sizer_leases")
         time.sleep(0.4)
-        (later,) = rows(path, "select expires from sizer_leases")
+        (later,) = rows(place, "select expires from sizer_leases")
     assert later > first
