@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import sqlalchemy as sa
 from optuna.storages import BaseStorage
@@ -19,10 +19,11 @@ from sqlalchemy.engine import URL
 
 from sizer.errors import InputError
 from studies import credentials, migrations
-from studies.outages import PatientStorage, first_line, plain_errors
+from studies.outages import PatientStorage, first_line, plain_errors, retried
 from studies.tables import SCHEMA, schema
 
 _OPTUNA = {"studies", "trials", "trial_params", "trial_values", "trial_user_attributes", "version_info"}
+_T = TypeVar("_T")
 _BUSY_SECONDS = 30.0
 # Who makes or changes tables on a PostgreSQL holds this lock; the number only has to be ours.
 _MAKING = 0x51C30001
@@ -85,6 +86,10 @@ class Database:
     def runs(self) -> Path:
         """Where the trials in flight keep their state."""
         return self.files / "runs"
+
+    def again(self, action: Callable[[], _T]) -> _T:
+        """Does what can be done twice, and waits while the database does not answer; see `outages.retried`."""
+        return retried(action, self.waiting)
 
     @contextlib.contextmanager
     def guarded(self, check: Callable[[sa.Connection], None]) -> Iterator[None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -79,16 +80,11 @@ class Driver:
         self._records.plan(self.plan.name, spec, data)
         self._shape = tuple(data["input_shape"]), int(data["outputs"])
         for arm in self.plan.every:
-            study = optuna.create_study(
-                storage=self._database.storage,
-                study_name=self.plan.study_name(arm),
-                direction="maximize",
-                load_if_exists=True,
-            )
+            study = self._study(arm)
             if study.user_attrs.get("plan") != spec:
                 study.set_user_attr("plan", spec)
                 study.set_user_attr("arm", arm)
-            weights.drop_unrecorded(self._database, self._lease, study)
+            self._database.again(partial(weights.drop_unrecorded, self._database, self._lease, study))
             self._studies[arm] = study
             rows = study.get_trials(deepcopy=False)
             self._waiting[arm] = [row.number for row in rows if row.state == TrialState.WAITING]
@@ -102,6 +98,16 @@ class Driver:
         running = Counter(arm for arm, _ in self._adoptable)
         planned = self.plan.planned
         self.watch.begin({arm: (self._asked[arm] - running[arm], planned(arm)) for arm in self.plan.every})
+
+    def _study(self, arm: str) -> optuna.Study:
+        make = partial(
+            optuna.create_study,
+            storage=self._database.storage,
+            study_name=self.plan.study_name(arm),
+            direction="maximize",
+            load_if_exists=True,
+        )
+        return self._database.again(make)
 
     @property
     def left(self) -> int:
@@ -128,11 +134,27 @@ class Driver:
         arm = min(ready, key=lambda arm: self._asked[arm])
         queued = bool(self._waiting[arm])
         number = self._waiting[arm].pop(0) if queued else self._asked[arm] + len(self._waiting[arm])
-        trial = search.ask(self.plan, arm, self._studies[arm], number, queued, self._open(arm))
+        trial = self._ask(arm, number, queued)
         self._asked[arm] += 1
         self._records.forget(trial._trial_id)
         shutil.rmtree(self._folder(arm, trial.number), ignore_errors=True)
         return self._member(arm, trial, known=0)
+
+    def _ask(self, arm: str, number: int, queued: bool) -> optuna.Trial:
+        """Asks for trial `number`, once: where the answer was lost, the row may stand already."""
+        study, resolved = self._studies[arm], self._open(arm)
+        asked = False
+
+        def ask() -> optuna.Trial:
+            nonlocal asked
+            rows = study.get_trials(deepcopy=False) if asked else []
+            row = next((row for row in rows if row.number == number), None)
+            asked = True
+            if row is not None and row.state == TrialState.RUNNING:
+                return search.adopt(self.plan, arm, study, row, resolved)
+            return search.ask(self.plan, arm, study, number, queued or row is not None, resolved)
+
+        return self._database.again(ask)
 
     def _to_ask(self, arm: str) -> int:
         return max(0, self.plan.planned(arm) - self._asked[arm])
@@ -227,9 +249,9 @@ class Driver:
         epochs = [epoch for epoch in self._records.epochs(trial_id) if math.isfinite(epoch.val_accuracy)]
         best = _best(epochs)
         if complete and best is not None:
-            for line in weights.keep(
-                self._database, self._lease, self._studies[arm], trial_id, number, epochs, best, folder
-            ):
+            database, study = self._database, self._studies[arm]
+            keep = partial(weights.keep, database, self._lease, study, trial_id, number, epochs, best, folder)
+            for line in database.again(keep):
                 self.watch.note(line)
         shutil.rmtree(folder, ignore_errors=True)
 

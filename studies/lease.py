@@ -21,7 +21,7 @@ import sqlalchemy as sa
 
 from sizer.errors import InputError
 from studies.database import Database
-from studies.outages import LostDatabaseError, retried
+from studies.outages import LostDatabaseError
 from studies.tables import leases
 
 LASTS = 15.0
@@ -64,7 +64,17 @@ class Lease:
         # The update comes first in its transaction: it takes the row's lock (on SQLite the database's) at once.
         held = (leases.c.plan == self.plan) & (leases.c.token == self.token)
         if connection.execute(leases.update().where(held).values(expires=time.time() + LASTS)).rowcount == 0:
-            raise LostDatabaseError(f"another driver took over {self.plan}: this one stops and writes nothing more")
+            raise self._lost()
+
+    def check(self, connection: sa.Connection) -> None:
+        """Makes sure, without renewing it, that the lease is held until the connection's transaction ends.
+
+        Raises:
+            LostDatabaseError: Another driver took over.
+        """
+        held = (leases.c.plan == self.plan) & (leases.c.token == self.token)
+        if connection.scalar(sa.select(leases.c.pid).where(held).with_for_update(read=True)) is None:
+            raise self._lost()
 
     def release(self) -> None:
         """Ends the renewal and frees the evaluation for the next driver."""
@@ -72,6 +82,9 @@ class Lease:
         self._thread.join()
         with contextlib.suppress(sa.exc.SQLAlchemyError), self._database.engine.begin() as connection:
             connection.execute(leases.delete().where((leases.c.plan == self.plan) & (leases.c.token == self.token)))
+
+    def _lost(self) -> LostDatabaseError:
+        return LostDatabaseError(f"another driver took over {self.plan}: this one stops and writes nothing more")
 
     def _keep(self) -> None:
         while not self._stop.wait(RENEWED_EVERY):
@@ -86,7 +99,7 @@ class Lease:
     def _acquire(self, note: Callable[[str], None]) -> None:
         seen: float | None = None
         while True:
-            holder = retried(self._take)
+            holder = self._database.again(self._take)
             if holder is None:
                 return
             here = holder["machine"] == _machine()
@@ -116,6 +129,8 @@ class Lease:
                     connection.execute(leases.insert().values(mine))
                 except sa.exc.IntegrityError:
                     return {"machine": "", "pid": "?", "host": "?", "since": "just now", "expires": now + 1}
+                return None
+            if row.token == self.token:  # taken before, when the answer was lost
                 return None
             if is_held(row):
                 return dict(row._mapping)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,7 +17,6 @@ import sqlalchemy as sa
 from sizer import Epoch
 from studies.database import Database
 from studies.lease import Lease
-from studies.outages import retried
 from studies.tables import architectures, history, plans
 
 
@@ -31,27 +30,27 @@ class Records:
     def plan(self, name: str, spec: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         """Writes the plan and what its data was."""
         row = {"spec": json.dumps(spec), "data": json.dumps(data)}
-        with self.database.engine.begin() as connection:
-            self._lease.show(connection)
+
+        def write(connection: sa.Connection) -> None:
             if connection.execute(plans.update().where(plans.c.name == name).values(row)).rowcount == 0:
                 created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
                 connection.execute(plans.insert().values(name=name, created=created, **row))
+
+        self._write(write)
 
     def epoch(self, trial_id: int, epoch: Epoch) -> None:
         """Writes one epoch of a trial, over the one of that number if it is there; committed on return."""
         row = {key: _number(value) for key, value in epoch.to_dict().items() if key in history.c}
         row |= {"widths": json.dumps(epoch.widths), "units": sum(epoch.widths.values())}
 
-        def write() -> None:
-            with self.database.engine.begin() as connection:
-                self._lease.show(connection)
-                place = (history.c.trial_id == trial_id) & (history.c.epoch == epoch.epoch)
-                if connection.execute(history.update().where(place).values(row)).rowcount == 0:
-                    connection.execute(history.insert().values(trial_id=trial_id, **row))
+        def write(connection: sa.Connection) -> None:
+            place = (history.c.trial_id == trial_id) & (history.c.epoch == epoch.epoch)
+            if connection.execute(history.update().where(place).values(row)).rowcount == 0:
+                connection.execute(history.insert().values(trial_id=trial_id, **row))
 
-        retried(write)
+        self._write(write)
         # Optuna Dashboard draws these, live.
-        retried(lambda: self.database.storage.set_trial_intermediate_value(trial_id, epoch.epoch, epoch.val_accuracy))
+        self.database.storage.set_trial_intermediate_value(trial_id, epoch.epoch, epoch.val_accuracy)
 
     def architecture(self, trial_id: int, widths: Mapping[str, int]) -> None:
         """Writes the architecture of a trial's best epoch, a row a layer."""
@@ -59,11 +58,13 @@ class Records:
             {"trial_id": trial_id, "position": position, "layer": layer, "width": width}
             for position, (layer, width) in enumerate(widths.items())
         ]
-        with self.database.engine.begin() as connection:
-            self._lease.show(connection)
+
+        def write(connection: sa.Connection) -> None:
             connection.execute(architectures.delete().where(architectures.c.trial_id == trial_id))
             if rows:
                 connection.execute(architectures.insert(), rows)
+
+        self._write(write)
 
     def attributes(self, trial_id: int, values: Mapping[str, Any]) -> None:
         """Writes what Optuna Dashboard shows beside a trial."""
@@ -75,18 +76,32 @@ class Records:
 
         SQLite gives the ids of deleted rows out again, and whoever deleted them may not have had foreign keys on.
         """
-        with self.database.engine.begin() as connection:
-            self._lease.show(connection)
+
+        def write(connection: sa.Connection) -> None:
             for table in (history, architectures):
                 connection.execute(table.delete().where(table.c.trial_id == trial_id))
 
+        self._write(write)
+
     def epochs(self, trial_id: int) -> list[Epoch]:
         """The epochs of a trial that are written, in order."""
-        with self.database.engine.connect() as connection:
-            rows = connection.execute(
-                history.select().where(history.c.trial_id == trial_id).order_by(history.c.epoch)
-            ).mappings()
-            return [epoch_of(row) for row in rows]
+        wanted = history.select().where(history.c.trial_id == trial_id).order_by(history.c.epoch)
+
+        def read() -> list[Epoch]:
+            with self.database.engine.connect() as connection:
+                return [epoch_of(row) for row in connection.execute(wanted).mappings()]
+
+        return self.database.again(read)
+
+    def _write(self, action: Callable[[sa.Connection], None]) -> None:
+        """Writes in one transaction that shows the lease, again where the answer was lost."""
+
+        def once() -> None:
+            with self.database.engine.begin() as connection:
+                self._lease.show(connection)
+                action(connection)
+
+        self.database.again(once)
 
 
 def _number(value: Any) -> Any:

@@ -6,6 +6,7 @@ put first or lies on a grid, or the state of the sampler, which is seeded anew f
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import warnings
 from collections.abc import Mapping
@@ -153,7 +154,7 @@ def tell(study: optuna.Study, number: int, value: float | None) -> None:
     A row that somebody ended meanwhile, as the dashboard's FAIL button does, stays as it is.
     """
     state = TrialState.FAIL if value is None else TrialState.COMPLETE
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.tell(number, value, state=state, skip_if_finished=True)
 

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,28 +92,41 @@ def run(
             cluster.check_answers(address)
         opened.create()
     stop = _Stop(began + timeout if timeout else None, workers.Halt)
+    opened.waiting = stop.waiting(watch.note)
     driver: Driver | None = None
-    with plain_errors(opened), stop.listening(), Lease(opened, plan.name, watch.note) as lease:
-        remaining(opened, plan)
-        driver = Driver(plan, opened, lease, watch)
-        driver.begin(describe(data, plan))
-        try:
-            driver.packed = luggage.pack(plan, data, opened)
-            del data
-            if driver.left:
-                # Listening again: Ray takes SIGTERM for itself when it starts.
-                with (
-                    cluster.connected(address, cpus_per_trial, gpus_per_trial, opened.files) as fitting,
-                    stop.listening(),
-                ):
-                    at_once = min(concurrency or fitting, fitting)
-                    workers.run(driver, cpus=cpus_per_trial, gpus=gpus_per_trial, concurrency=at_once, check=stop.check)
-        except (workers.Halt, KeyboardInterrupt):
-            stop.reason = stop.reason or "interrupted"
-        finally:
-            luggage.unpack(plan, opened)
+    try:
+        with (
+            plain_errors(opened),
+            stop.listening(),
+            Lease(opened, plan.name, watch.note) as lease,
+            opened.guarded(lease.check),
+        ):
+            remaining(opened, plan)
+            driver = Driver(plan, opened, lease, watch)
+            driver.begin(describe(data, plan))
+            try:
+                driver.packed = luggage.pack(plan, data, opened)
+                del data
+                if driver.left:
+                    # Listening again: Ray takes SIGTERM for itself when it starts.
+                    with (
+                        cluster.connected(address, cpus_per_trial, gpus_per_trial, opened.files) as fitting,
+                        stop.listening(),
+                    ):
+                        workers.run(
+                            driver,
+                            cpus=cpus_per_trial,
+                            gpus=gpus_per_trial,
+                            concurrency=min(concurrency or fitting, fitting),
+                            check=stop.check,
+                        )
+            finally:
+                luggage.unpack(plan, opened)
+    except (workers.Halt, KeyboardInterrupt):
+        stop.reason = stop.reason or "interrupted"
+    with plain_errors(opened):
         left = remaining(opened, plan)
-    ended = {arm: dict(counts) for arm, counts in driver.ended.items()}
+    ended = {arm: dict(counts) for arm, counts in driver.ended.items()} if driver else {}
     return Outcome(left=left, ended=ended, stopped=stop.reason, seconds=time.monotonic() - began)
 
 
@@ -192,6 +205,18 @@ class _Stop:
             self.reason = "timeout"
         if self.reason:
             raise self._leave
+
+    def waiting(self, note: Callable[[str], None]) -> Callable[[str], None]:
+        """What a wait for the database calls: the user hears of each reason once, and can end the wait."""
+        said: set[str] = set()
+
+        def hear(line: str) -> None:
+            self.check()
+            if line not in said:
+                said.add(line)
+                note(line)
+
+        return hear
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:

@@ -99,5 +99,3 @@ class Postgres:
 def _ids() -> tuple[int, int]:
     entry = pwd.getpwnam(_USER)
     return entry.pw_uid, entry.pw_gid
-
-

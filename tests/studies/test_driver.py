@@ -28,9 +28,9 @@ DATA = {"name": "digits", "task": "classification", "input_shape": [1, 8, 8], "o
 class Bench:
     """A database, and one driver after the other on it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "x.db"
-        self.database = locate(self.path)[0]
+    def __init__(self, place: str) -> None:
+        self.path = place
+        self.database = locate(place)[0]
         self.database.create()
         self.lease: Lease | None = None
 
@@ -49,12 +49,13 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+def bench(place: str) -> Iterator[Bench]:
     """One of them."""
-    made = Bench(tmp_path)
+    made = Bench(place)
     yield made
     if made.lease is not None:
         made.lease.release()
+    made.database.close()
 
 
 def train(driver: Driver, member: dict[str, Any], epochs: list[Epoch]) -> None:
@@ -175,8 +176,8 @@ def test_weights_that_were_uploaded_and_not_written_down_are_removed(bench: Benc
     bench.start(plan)
     study = optuna.load_study(storage=bench.database.storage, study_name="small/fixed")
     store = optuna.artifacts.FileSystemArtifactStore(bench.database.artifacts)
-    stray = bench.path.with_name("trial-3-epoch-7.safetensors")
-    users = bench.path.with_name("note.txt")
+    stray = bench.database.files.with_name("trial-3-epoch-7.safetensors")
+    users = bench.database.files.with_name("note.txt")
     for file in (stray, users):
         file.write_text("x")
         optuna.artifacts.upload_artifact(artifact_store=store, file_path=str(file), study_or_trial=study)
@@ -277,7 +278,8 @@ def test_a_plan_that_changed_is_refused_and_more_trials_are_not(bench: Bench) ->
             remaining(bench.database, small_plan(**changed))
 
 
-def test_an_id_that_sqlite_gives_out_again_has_no_old_history(bench: Bench) -> None:
+def test_an_id_that_sqlite_gives_out_again_has_no_old_history(tmp_path: Path) -> None:
+    bench = Bench(str(tmp_path / "x.db"))
     driver = bench.start(small_plan())
     member = taken(driver)
     train(driver, member, [epoch(1), epoch(2)])
@@ -291,3 +293,5 @@ def test_an_id_that_sqlite_gives_out_again_has_no_old_history(bench: Bench) -> N
     assert again["trial_id"] == member["trial_id"]
     assert bench.rows("select * from sizer_history") == []
     assert not Path(again["folder"]).exists()
+    assert bench.lease is not None
+    bench.lease.release()
