@@ -12,6 +12,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from dashboards import maintenance
+from dashboards.options import DB
 from sizer.errors import SizerError, unknown
 
 EXAMPLES = """[bold]From nothing to a network[/]
@@ -32,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-DB = Annotated[str, typer.Option("--db", envvar="SIZER_DB", metavar="FILE|URL", help="SQLite file or SQLAlchemy URL.")]
+app.add_typer(maintenance.app)
 Name = Annotated[
     str | None,
     typer.Argument(metavar="[PLAN]", help="A plan's name in the database; may be left out if it is the only one."),

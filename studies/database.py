@@ -118,7 +118,7 @@ class Database:
         Raises:
             InputError: A newer version made it.
         """
-        with self._making():
+        with self._making(), _quiet():
             rdb = self._rdb(ready=True)
             if rdb.get_current_version() not in rdb.get_all_versions():
                 raise InputError(f"{self.url} was made by a newer Optuna: upgrade optuna")
@@ -149,7 +149,6 @@ class Database:
             connection.execute(sa.select(sa.func.pg_advisory_unlock(_MAKING)))
 
     def _migrate(self) -> None:
-        logging.getLogger("alembic").setLevel(logging.WARNING)
         with self.engine.connect() as connection, connection.begin():
             if self.is_file:  # Python begins no transaction of its own before a change of tables
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -232,7 +231,7 @@ def named(source: str | Path) -> Database:
         return Database(
             credentials.resolved(str(source)) if is_url else URL.create("sqlite", database=str(Path(source)))
         )
-    except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
+    except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError, ValueError) as error:
         shown = credentials.hidden(str(source))
         raise InputError(f"{shown} is no database that can be opened: {first_line(error)}") from None
 
@@ -281,6 +280,17 @@ def _tables_of_file(database: Database) -> tuple[set[str], int | None]:
         if schema.name not in tables:
             return tables, None
         return tables, next(iter(reader.execute("select version from sizer_schema")), (None,))[0]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Alembic's lines, which Optuna's settings of it would print."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

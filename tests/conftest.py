@@ -15,11 +15,10 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def postgres() -> Iterator[Postgres]:
     """A PostgreSQL, started when the first test wants it."""
-    server = Postgres(tmp_path_factory.mktemp("postgres") / "server")
-    yield server
-    server.stop()
+    with Postgres() as server:
+        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -6,9 +6,11 @@ import contextlib
 import os
 import pwd
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -23,21 +25,21 @@ _USER = "pgserver"
 
 
 class Postgres:
-    """A server of its own, in a folder of its own.
+    """A server of its own, in a folder of its own until `close`; as a context, it closes itself.
 
     Attributes:
         port: Where it listens, on 127.0.0.1.
         password: Of the user `sizer`, whom all databases belong to.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self) -> None:
+        # Not in pytest's folder: every session of pytest shuts that to other users again, and the server is one.
+        self.folder = folder = Path(tempfile.mkdtemp(prefix="sizer-postgres-"))
         self.password = "pw-" + secrets.token_hex(8)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = int(free.getsockname()[1])
         self._as: dict[str, str] = {}
         self._bin = utils.POSTGRES_VERSIONS[utils.TARGET_POSTGRES_VERSION]
-        folder.mkdir(parents=True)
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             utils.ensure_user_exists(_USER)
             for path in (folder, self._bin, self._bin.parent / "lib"):
@@ -76,6 +78,17 @@ class Postgres:
             self._server.send_signal(how)
             self._server.wait(timeout=30)
             self._server = None
+
+    def close(self) -> None:
+        """Ends it and removes its folder."""
+        self.stop()
+        shutil.rmtree(self.folder)
+
+    def __enter__(self) -> Postgres:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
 
     def create(self, like: str = "template1") -> str:
         """Makes a database, empty or like another; gives its URL, which holds the password."""

@@ -17,9 +17,10 @@ ROOT = Path(__file__).resolve().parents[2]
 class Sweep:
     """A sweep in a process of its own, and what it says."""
 
-    def __init__(self, database: Path, environment: dict[str, str], **values: Any) -> None:
+    def __init__(self, database: Path | str, environment: dict[str, str], **values: Any) -> None:
         arguments = ["-m", "tests.studies.sweeps", str(database), json.dumps(values)]
         command = [sys.executable, "-W", "error", *arguments]
+        environment = {"PYTHONPATH": str(ROOT), **environment}
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -58,7 +59,7 @@ class Sweep:
 
 
 @contextlib.contextmanager
-def sweep(database: Path, environment: dict[str, str] | None = None, **values: Any) -> Iterator[Sweep]:
+def sweep(database: Path | str, environment: dict[str, str] | None = None, **values: Any) -> Iterator[Sweep]:
     """A sweep that does not outlive its test."""
     started = Sweep(database, environment or {}, **values)
     try:

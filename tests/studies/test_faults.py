@@ -12,6 +12,7 @@ import pytest
 
 from sizer.errors import InputError
 from studies.sweep import run
+from tests.postgres import Postgres
 from tests.studies.driven import sweep, workers_of
 from tests.studies.sweeps import ARMS, Seen, check_whole, rows, small_plan
 
@@ -114,3 +115,29 @@ def test_a_disk_that_refuses_a_worker_is_one_line_and_leaves_the_trial_to_be_don
     in_the_way.unlink()
     run(plan, path, watch=Seen())
     check_whole(path, plan)
+
+
+@pytest.mark.soak
+def test_a_server_that_is_away_for_20_seconds_and_a_killed_driver_lose_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = small_plan(**LONG)
+    with Postgres() as server:
+        place = server.create()
+        with sweep(place, **LONG) as first:
+            first.until("epoch", 3)
+            server.stop(signal.SIGKILL)
+            time.sleep(20)
+            server.start()
+            first.until("epoch", 6)
+            first.kill()
+        assert any("the database does not answer" in line for (line,) in first.of("note"))
+        with sweep(place, **LONG) as second:
+            second.until("epoch", 3)
+            server.stop(signal.SIGINT)
+            time.sleep(2)
+            server.start()
+            assert second.end() == (0, "")
+        assert second.of("done") == [["0", ""]]
+        check_whole(place, plan)
