@@ -11,7 +11,7 @@ app = typer.Typer(name="db", help="Looks after a database: its version, and whet
 
 @app.command()
 def upgrade(db: DB = "sizer.db") -> None:
-    """Brings a database of an older sizer or Optuna to this version.
+    """Brings a database of an older sizer or Optuna to this version, and makes the tables of an empty one on a server.
 
     All rows stay. Back it up first, and end the sweeps that write it.
     """
@@ -22,11 +22,14 @@ def upgrade(db: DB = "sizer.db") -> None:
 
     database = named(db)
     before = version_of(database)
-    if before is None:
+    if before is None and database.is_file:
         raise InputError(f"no sweep in {database.url}: there is nothing to upgrade")
     with plain_errors(database):
-        database.upgrade()
-    after = "as it was" if before == SCHEMA else f"{SCHEMA}, was {before}"
+        if before is None:
+            database.create()
+        else:
+            database.upgrade()
+    after = "as it was" if before == SCHEMA else f"{SCHEMA}, was {before or 'empty'}"
     typer.echo(f"{database.url}: schema {after}")
 
 

@@ -31,7 +31,7 @@ _SERVER: dict[str, object] = {
     "pool_pre_ping": True, "pool_recycle": 1800,
     # A server that is gone without a word is noticed within half a minute.
     "connect_args": {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3,
-                     "tcp_user_timeout": 30000, "application_name": "sizer"},
+                     "tcp_user_timeout": 30000, "client_encoding": "utf8", "application_name": "sizer"},
 }  # fmt: skip
 
 

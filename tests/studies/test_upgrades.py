@@ -17,6 +17,7 @@ from studies.checkup import problems
 from studies.database import Database, locate, named, version_of
 from studies.lease import Lease
 from studies.records import Records
+from tests.postgres import Postgres
 from tests.studies.sweeps import epoch, rows
 from tests.studies.test_database import new_trial
 
@@ -148,6 +149,21 @@ def test_the_commands_upgrade_and_check(old: Database, place: str, capsys: pytes
         connection.exec_driver_sql("update trials set state = 'COMPLETE'")
     assert said("check", 0).endswith(f"schema {tables.SCHEMA}, all is well\n")
     old.close()
+
+
+def test_an_empty_database_on_a_server_gets_its_tables(
+    postgres: Postgres, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = postgres.create()
+    monkeypatch.setenv("SIZER_DB", place)
+    for after in (f"{tables.SCHEMA}, was empty", "as it was"):
+        with pytest.raises(SystemExit, match="0"):
+            main(["db", "upgrade"])
+        assert capsys.readouterr().out.endswith(f"schema {after}\n")
+    with pytest.raises(SystemExit, match="2"):
+        main(["db", "upgrade", "--db", "nothing.db"])
+    assert "there is nothing to upgrade" in capsys.readouterr().err
 
 
 def test_rows_whose_trial_was_deleted_elsewhere_are_found(tmp_path: Path) -> None:
