@@ -83,9 +83,27 @@ class Architecture:
             if fields.pop("format") != FORMAT:
                 raise InputError(f"the architecture's format is not {FORMAT}; use the version that wrote it")
             fields["input_shape"] = tuple(fields["input_shape"])
-            return cls(**fields)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            found = cls(**fields)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"not an architecture of sizer: {type(error).__name__}: {error}") from error
+        found._check()
+        return found
+
+    def _check(self) -> None:
+        plain = {"network": str, "task": str, "widths": dict, "preprocessing": dict, "info": dict}
+        for name, kind in plain.items():
+            if not isinstance(getattr(self, name), kind):
+                raise InputError(f"not an architecture of sizer: {name} is {getattr(self, name)!r:.80}")
+        sizes = {
+            "outputs": self.outputs,
+            **self.widths,
+            **{f"input_shape[{k}]": n for k, n in enumerate(self.input_shape)},
+        }
+        for name, size in sizes.items():
+            if type(size) is not int or size < 1:
+                raise InputError(
+                    f"not an architecture of sizer: {name} must be a whole number from 1, got {size!r:.80}"
+                )
 
 
 def save(folder: Path | str, architecture: Architecture, weights: dict[str, Tensor]) -> None:
@@ -155,12 +173,25 @@ def fill(architecture: Architecture, weights: dict[str, Tensor], what: str) -> n
         InputError: they do not fit.
     """
     build: Callable[[], nn.Module] = architecture.build
-    with torch.random.fork_rng([]):
-        module = build()
     try:
+        if not usercode.is_named(architecture.network):
+            # Without memory first: whatever the file says, no more is built than the weights hold.
+            with torch.device("meta"):
+                _compare(build().state_dict(), weights)
+        with torch.random.fork_rng([]):
+            module = build()
         module.load_state_dict(weights)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, OverflowError, ZeroDivisionError) as error:
         lines = [line.strip() for line in str(error).splitlines()]
         since = f" ({architecture.network} {_CHANGED})" if architecture.changed() else ""
         raise InputError(f"{what} do not fit the architecture{since}: {' '.join(lines)[:300]}") from error
     return module
+
+
+def _compare(wanted: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
+    """Makes sure that the weights have the names and shapes that the network wants."""
+    for name in wanted.keys() ^ weights.keys():
+        raise RuntimeError(f"{name} is {'missing' if name in wanted else 'too much'}")
+    for name, tensor in wanted.items():
+        if tensor.shape != weights[name].shape:
+            raise RuntimeError(f"{name} should be {tuple(tensor.shape)}, is {tuple(weights[name].shape)}")

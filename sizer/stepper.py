@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import math
-import pickle
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, SGD, Adam, AdamW, Optimizer, RMSprop
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
+from sizer import plain
 from sizer.checkpoint import restore_optimizer
 from sizer.errors import InputError, unknown
 from sizer.history import Epoch
@@ -104,14 +102,12 @@ class Stepper:
         groups = [
             {key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups
         ]
-        file = io.BytesIO()
         try:
-            torch.save({"schedule": self.schedule.state_dict(), "groups": groups}, file)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            return plain.pack("schedule", {"schedule": self.schedule.state_dict(), "groups": groups})
+        except (AttributeError, TypeError) as error:
             raise InputError(
                 f"the state of {type(self.schedule).__name__} cannot be kept ({error}); train without a folder"
             ) from error
-        return {"schedule": torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)}
 
     def restore(self, states: dict[str, dict[str, Any]], kept: dict[str, Tensor]) -> None:
         """Brings optimiser and schedule to a kept state: by parameter name, and what ``state`` gave."""
@@ -119,8 +115,8 @@ class Stepper:
             restore_optimizer(self.optimizer, self.net.module, states)
             return
         try:
-            saved = torch.load(io.BytesIO(kept["schedule"].numpy().tobytes()), weights_only=True)
-        except pickle.UnpicklingError as error:
+            saved = plain.unpack("schedule", kept)
+        except ValueError as error:
             name = type(self.schedule).__name__
             raise InputError(
                 f"the kept state of {name} cannot be read ({error}); train anew in another folder"

@@ -34,18 +34,20 @@ def read_plan(source: str | Path, overrides: Mapping[str, Any] | None = None, sc
         InputError: No such preset, cell, scale or file, or a value in it is wrong.
     """
     values, base, cell = _load(str(source))
-    cells, scales = values.pop("cells", {}), values.pop("scale", {})
+    cells, scales = _tables(values.pop("cells", {}), "cells"), _tables(values.pop("scale", {}), "scale")
     if cell is not None and cell not in cells:
         raise unknown(f"cell of {values.get('name', source)}", cell, cells)
     if scale != FULL and scale not in scales:
         raise unknown(f"scale of {values.get('name', source)}", scale, [FULL, *scales])
     scaled = dict(scales.get(scale, {}))
-    own_scaled = scaled.pop("cells", {})
+    own_scaled = _tables(scaled.pop("cells", {}), f"scale.{scale}.cells")
     if scale != FULL:
         scaled["name"] = f"{values.get('name', '')}.{scale}"
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     names = [cell] if cell is not None else list(cells)
-    layers = {name: [values, cells[name], scaled, own_scaled.get(name, {})] for name in names}
+    layers: dict[str | None, list[dict[str, Any]]] = {
+        name: [values, cells[name], scaled, own_scaled.get(name, {})] for name in names
+    }
     return [_plan(each, given, base, name) for name, each in (layers or {None: [values, scaled]}).items()]
 
 
@@ -57,7 +59,10 @@ def _load(source: str) -> tuple[dict[str, Any], Path, str | None]:
         path = Path(source)
         if not path.is_file():
             raise InputError(f"no plan at {source}: name a .toml file or a preset ({', '.join(presets.names())})")
-        text, base = path.read_text(encoding="utf-8"), path.resolve().parent
+        try:
+            text, base = path.read_text(encoding="utf-8"), path.resolve().parent
+        except UnicodeDecodeError as error:
+            raise InputError(f"{source} is not TOML: it is not UTF-8 at byte {error.start}") from None
     else:
         name, _, cell = source.partition("/")
         if name not in presets.names():
@@ -65,8 +70,18 @@ def _load(source: str) -> tuple[dict[str, Any], Path, str | None]:
         text, base = presets.text(name), Path.cwd()
     try:
         return tomllib.loads(text), base, cell or None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         raise InputError(f"{source} is not TOML: {error}") from None
+
+
+def _tables(value: Any, where: str) -> dict[str, dict[str, Any]]:
+    """A table of tables, checked to be one."""
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where} must be a table, got {value!r:.80}")
+    for name, inner in value.items():
+        if not isinstance(inner, Mapping):
+            raise InputError(f"{where}.{name} must be a table, got {inner!r:.80}")
+    return {name: dict(inner) for name, inner in value.items()}
 
 
 def _plan(layers: list[dict[str, Any]], given: Mapping[str, Any], base: Path, cell: str | None) -> Plan:
@@ -75,7 +90,7 @@ def _plan(layers: list[dict[str, Any]], given: Mapping[str, Any], base: Path, ce
     arms: dict[str, dict[str, Any]] = {}
     for layer in layers:
         merged |= {key: value for key, value in layer.items() if key != "arms"}
-        for name, arm in layer.get("arms", {}).items():
+        for name, arm in _tables(layer.get("arms", {}), "arms").items():
             arms[name] = {**arms.get(name, {}), **arm}
     merged |= given
     if "epochs" in given:

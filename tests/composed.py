@@ -1,4 +1,4 @@
-"""docker-compose.yml without a container engine: its very commands as processes, with its environment, mounts and users.
+"""docker-compose.yml without a container engine: its very commands, with its environment, mounts and users.
 
 Every service gets a file system of its own (an overlay over this machine's, with the volumes, secrets and tmpfs of the
 file at their places) and all of them a network of their own, in which each service's name is the loopback address.

@@ -14,7 +14,11 @@ from sizer.errors import DataError
 
 WRITE_AGAIN = "write it again with numpy.savez(file, x_train=..., y_train=..., x_test=..., y_test=...)"
 
-_BROKEN = (ValueError, EOFError, RuntimeError, OSError, zipfile.BadZipFile, zlib.error)
+# What NumPy and zipfile raise of bytes that are no arrays, headers that promise more than any memory holds among them.
+_BROKEN = (
+    ValueError, TypeError, SyntaxError, LookupError, ArithmeticError, EOFError, RuntimeError, OSError, MemoryError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 def read_npz(path: Path, remedy: str = WRITE_AGAIN) -> Raw:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import Counter, OrderedDict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop
 from torch.optim import lr_scheduler as schedules
 
 import sizer
-from sizer import InputError
+from sizer import InputError, plain
 from sizer.history import epochs_since_better
 from sizer.methods import create
 from tests.sizer.fits import Interrupted, fit, interrupted_after, measured, mlp, shrink, weights
@@ -339,3 +340,19 @@ def test_a_state_that_cannot_be_kept_is_told(tmp_path: Path) -> None:
     fit(optimizer=lambda groups: Odd(groups))
     with pytest.raises(InputError, match=r"the state of Odd cannot be kept \('notes' of 'dense1\.weight' is a list\)"):
         fit(optimizer=lambda groups: Odd(groups), folder=tmp_path)
+
+
+def test_what_a_schedule_keeps_is_plain_and_comes_back_as_it_was() -> None:
+    value = {
+        "a": [1, 2.5, float("inf"), None, True, "x"], 3: (1, [2]), "c": Counter({4: 2}),
+        "t": [torch.arange(3.0), {"deep": torch.tensor(1)}], "o": OrderedDict(b=1),
+    }  # fmt: skip
+    kept = plain.pack("s", value)
+    assert all(isinstance(tensor, torch.Tensor) for tensor in kept.values())
+    back = plain.unpack("s", kept)
+    assert str(back) == str(value)
+    assert [type(each) for each in back.values()] == [type(each) for each in value.values()]
+    with pytest.raises(TypeError, match="it holds a function"):
+        plain.pack("s", {"f": plain.pack})
+    with pytest.raises(ValueError, match="Expecting value"):
+        plain.unpack("s", {"s": torch.tensor([128, 4], dtype=torch.uint8) // 2})
