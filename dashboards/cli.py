@@ -105,6 +105,23 @@ def status(plan: Name = None, db: DB = "sizer.db") -> None:
         commands.print_status(commands.console(), database, name)
 
 
+@app.command()
+def stop(
+    plan: Annotated[str, typer.Argument(metavar="PLAN", help="A plan's name in the database.")],
+    wait: Annotated[bool, typer.Option("--wait", help="Return when it has ended.")] = False,
+    db: DB = "sizer.db",
+) -> None:
+    """Ends a sweep, wherever it runs, as Ctrl-C would there.
+
+    Nothing is lost: the same sweep command goes on where it was.
+    """
+    from dashboards import commands
+    from studies.database import open_database
+
+    database = open_database(db)
+    commands.stop(database, commands.matching(database, plan), wait=wait)
+
+
 @app.command(
     epilog="""[bold]Examples[/]
   sizer compare

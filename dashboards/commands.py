@@ -6,7 +6,7 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from dashboards.starts import starts
 from sizer import Epoch, architecture
 from sizer.checkpoint import load_tensors
 from sizer.errors import InputError, unknown
-from studies import estimate, query
+from studies import estimate, query, stopping
 from studies.compare import Comparison, compare, finished
 from studies.crossval import chi_square, over_folds
 from studies.database import Database, open_database
@@ -73,7 +73,7 @@ def sweep(plan: Plan, db: str, run: Callable[..., Outcome]) -> int:
         run: `studies.sweep.run` with everything but `watch`.
 
     Returns:
-        The exit code: 0, or 130 when interrupted.
+        The exit code: 0, or 130 when interrupted or stopped from elsewhere: a loop over plans ends with it.
     """
     out = console()
     out.rule(f"[bold]{escape(plan.name)}", align="left", style="dim")
@@ -88,6 +88,10 @@ def sweep(plan: Plan, db: str, run: Callable[..., Outcome]) -> int:
         return INTERRUPTED
     if outcome.stopped == "interrupted":
         print(f"sizer: interrupted with {outcome.left} of {planned} trials to do; {goes_on}", file=sys.stderr)
+        return INTERRUPTED
+    if outcome.stopped == "stopped":
+        by = f"stopped from elsewhere ({outcome.by})"
+        print(f"sizer: {by} with {outcome.left} of {planned} trials to do; {goes_on}", file=sys.stderr)
         return INTERRUPTED
     out.print()
     if outcome.already_done:
@@ -106,6 +110,25 @@ def sweep(plan: Plan, db: str, run: Callable[..., Outcome]) -> int:
     print_best(out, database, plan.name)
     terminal.print_next(out, plan.name, db)
     return 0
+
+
+def stop(database: Database, names: Sequence[str], *, wait: bool) -> None:
+    """Asks whoever runs one of the evaluations to end.
+
+    Args:
+        database: where they are.
+        names: one, or the cells of a plan.
+        wait: return when it has ended.
+
+    Raises:
+        InputError: nobody runs any of them.
+    """
+    run = [name for name in names if query.driver(database, name) != query.NOBODY] or names[:1]
+    for name in run:
+        print(f"asked {stopping.ask(database, name)} to stop {name}; it ends within seconds", flush=True)
+    if wait:
+        stopping.wait(database, run)
+        print("stopped; the same sweep command goes on where it was")
 
 
 def dry_run(plan: Plan, cpus_per_trial: float = 1) -> None:

@@ -36,6 +36,9 @@ class Lease:
         plan: Its name.
         note: Told in one line why there is a wait, if there is one.
 
+    Attributes:
+        asked: Who asked that the driver ends, as `studies.stopping.ask` wrote it; "" while nobody has.
+
     Raises:
         InputError: Another driver that is alive holds it.
     """
@@ -43,6 +46,7 @@ class Lease:
     def __init__(self, database: Database, plan: str, note: Callable[[str], None] = lambda line: None) -> None:
         self.plan = plan
         self.token = secrets.token_hex(16)
+        self.asked = ""
         self._database = database
         self._stop = threading.Event()
         self._acquire(note)
@@ -95,6 +99,7 @@ class Lease:
     def _renew(self) -> None:
         with self._database.engine.begin() as connection:
             self.show(connection)
+            self.asked = connection.scalar(sa.select(leases.c.stop).where(leases.c.plan == self.plan)) or ""
 
     def _acquire(self, note: Callable[[str], None]) -> None:
         seen: float | None = None
@@ -119,7 +124,7 @@ class Lease:
         now = time.time()
         mine = {
             "plan": self.plan, "token": self.token, "host": socket.gethostname(), "machine": _machine(),
-            "pid": os.getpid(), "started": _started(os.getpid()), "expires": now + LASTS,
+            "pid": os.getpid(), "started": _started(os.getpid()), "expires": now + LASTS, "stop": None,
             "since": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
         }  # fmt: skip
         with self._database.engine.begin() as connection:

@@ -25,6 +25,7 @@ TRIALS = (
     "val_accuracy", "test_accuracy", "val_loss", "test_loss", "parameters", "flops", "units", "training_flops",
     "seconds", "epochs", "peak_memory", "widths", "device", "notes",
 )  # fmt: skip
+NOBODY = "nobody runs it"
 HISTORY = (
     "arm", "trial_id", "number", "knob", "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy",
     "test_loss", "test_accuracy", "parameters", "flops", "training_flops", "seconds", "peak_memory", "widths",
@@ -64,7 +65,7 @@ def driver(db: str | Path | Database, name: str) -> str:
     with plain_errors(opened), opened.engine.connect() as connection:
         held = connection.execute(tables.leases.select().where(tables.leases.c.plan == name)).first()
     if held is None or not is_held(held):
-        return "nobody runs it"
+        return NOBODY
     return f"run by process {held.pid} on {held.host} since {held.since}"
 
 

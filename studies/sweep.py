@@ -34,13 +34,15 @@ class Outcome:
     Attributes:
         left: Trials that have not ended yet; 0 when all is done.
         ended: arm -> status -> trials that ended in this run.
-        stopped: "" when it ran to its end, else "interrupted" or "timeout".
+        stopped: "" when it ran to its end, else "interrupted", "timeout" or "stopped": somebody asked for it.
+        by: Who asked, where it was stopped.
         seconds: How long this run took.
     """
 
     left: int
     ended: dict[str, dict[str, int]] = field(default_factory=dict)
     stopped: str = ""
+    by: str = ""
     seconds: float = 0.0
 
     @property
@@ -62,7 +64,8 @@ def run(
 ) -> Outcome:
     """Runs what is left of an evaluation; where nothing is left, returns at once and writes nothing.
 
-    Ctrl-C and SIGTERM end it within seconds; like a killed driver they leave rows that the next run adopts.
+    Ctrl-C, SIGTERM and `studies.stopping.ask` end it within seconds; like a killed driver they leave rows that the
+    next run adopts.
 
     Args:
         plan: The evaluation.
@@ -101,6 +104,7 @@ def run(
             Lease(opened, plan.name, watch.note) as lease,
             opened.guarded(lease.check),
         ):
+            stop.lease = lease
             remaining(opened, plan)
             driver = Driver(plan, opened, lease, watch)
             driver.begin(describe(data, plan))
@@ -127,7 +131,7 @@ def run(
     with plain_errors(opened):
         left = remaining(opened, plan)
     ended = {arm: dict(counts) for arm, counts in driver.ended.items()} if driver else {}
-    return Outcome(left=left, ended=ended, stopped=stop.reason, seconds=time.monotonic() - began)
+    return Outcome(left=left, ended=ended, stopped=stop.reason, by=stop.by, seconds=time.monotonic() - began)
 
 
 def remaining(database: Database, plan: Plan) -> int:
@@ -192,17 +196,21 @@ def _check_shares(cpus: float, gpus: float, concurrency: int | None, timeout: fl
 
 
 class _Stop:
-    """Signals and the clock, looked at where Tune's loop can be left."""
+    """Signals, the clock and who asks from elsewhere, looked at where Tune's loop can be left."""
 
     def __init__(self, deadline: float | None, leave: type[BaseException]) -> None:
         self.reason = ""
+        self.by = ""
+        self.lease: Lease | None = None
         self._deadline = deadline
         self._leave = leave
 
     def check(self) -> None:
-        """Raises when a signal came or the time is over."""
+        """Raises when a signal came, the time is over or the lease says that somebody asked."""
         if not self.reason and self._deadline is not None and time.monotonic() > self._deadline:
             self.reason = "timeout"
+        if not self.reason and self.lease is not None and self.lease.asked:
+            self.reason, self.by = "stopped", self.lease.asked
         if self.reason:
             raise self._leave
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "sweep": "PLAN --trials --epochs --seed --scale --name --cpus-per-trial --gpus-per-trial --concurrency --address"
     " --timeout --dry-run --db",
     "status": "PLAN --db",
+    "stop": "PLAN --wait --db",
     "compare": "PLAN --threshold --db",
     "best": "PLAN --arm --max-params --max-flops --out --db",
     "retrain": "FOLDER --data --epochs --seeds --from-scratch --learning-rate --batch-size --optimizer --out",

@@ -1,10 +1,13 @@
 """`sizer sweep` as a user runs it: a process of its own, with Ray, to its end, again, and interrupted."""
 
+import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -65,25 +68,52 @@ def test_a_sweep_trains_compares_and_says_what_comes_next_and_is_then_done(tmp_p
 
 
 def test_an_interrupted_sweep_ends_within_ten_seconds_and_says_how_to_go_on(tmp_path: Path) -> None:
-    environment = written(tmp_path, epochs=100_000)
-    running = subprocess.Popen(
-        COMMAND, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        deadline = time.monotonic() + 90
-        while not _epochs(tmp_path / "sizer.db"):
-            assert running.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+    with sweeping(tmp_path) as running:
         asked = time.monotonic()
         running.send_signal(signal.SIGINT)
         _, said = running.communicate(timeout=60)
         assert time.monotonic() - asked < 10
+    assert running.returncode == 130
+    assert said == "sizer: interrupted with 2 of 2 trials to do; the same command goes on where it was\n"
+
+
+def test_a_sweep_is_stopped_from_elsewhere_and_goes_on_later(tmp_path: Path) -> None:
+    with sweeping(tmp_path) as running:
+        asked = time.monotonic()
+        stop = [*COMMAND[:3], "stop", "tiny", "--wait"]
+        stopped = subprocess.run(stop, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        assert time.monotonic() - asked < 20
+        assert (stopped.returncode, stopped.stderr) == (0, "")
+        asked_it, ended = stopped.stdout.splitlines()
+        assert asked_it.startswith(f"asked process {running.pid} on ")
+        assert ended == "stopped; the same sweep command goes on where it was"
+        _, said = running.communicate(timeout=20)
+    assert running.returncode == 130
+    says = r"sizer: stopped from elsewhere \(`sizer stop` on .*\) with 2 of 2 trials to do; the same command goes on"
+    assert re.match(says, said)
+    assert said.count("\n") == 1
+    assert rows(tmp_path / "sizer.db", "select distinct state from trials") == [("RUNNING",)]
+    again = subprocess.run(stop, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (again.returncode, again.stderr) == (2, "sizer: nobody runs tiny: there is nothing to stop\n")
+
+
+@contextlib.contextmanager
+def sweeping(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A sweep without end that has told of an epoch."""
+    environment = written(folder, epochs=100_000)
+    running = subprocess.Popen(
+        COMMAND, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while not _epochs(folder / "sizer.db"):
+            assert running.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        yield running
     finally:
         running.kill()
         running.communicate()
-    assert running.returncode == 130
-    assert said == "sizer: interrupted with 2 of 2 trials to do; the same command goes on where it was\n"
 
 
 def _epochs(database: Path) -> int:
