@@ -57,7 +57,7 @@ def sweep(
     cpus_per_trial: Annotated[float, typer.Option(help="CPUs (and threads) of a trial.")] = 1,
     gpus_per_trial: Annotated[float, typer.Option(help="Share of a GPU of a trial, such as 0.25.")] = 0,
     concurrency: Annotated[int | None, typer.Option(help="Trials at once; as many as fit unless given.")] = None,
-    address: Annotated[str | None, typer.Option(help="A Ray cluster, HOST:PORT; else this machine.")] = None,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster, HOST:PORT or auto; else this machine.")] = None,
     timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Stop after so long.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and what it costs, and stop.")] = False,
     db: DB = "sizer.db",
@@ -67,9 +67,11 @@ def sweep(
     Interrupted (Ctrl-C, kill, power), the same command goes on where it was; done, it changes nothing.
     """
     from dashboards import commands
+    from studies import jobs
     from studies import sweep as sweeps
     from studies.reading import read_plan
 
+    jobs.check_inside(db)
     plans = read_plan(plan, {"trials": trials, "epochs": epochs, "seed": seed, "name": name}, scale)
     for one in plans:
         if dry_run:
@@ -90,8 +92,51 @@ def sweep(
             raise typer.Exit(code)
 
 
+@app.command(
+    epilog="""[bold]Examples[/]
+  sizer submit demo --address http://10.0.0.1:8265
+  sizer submit mine.toml --address http://10.0.0.1:8265 --gpus-per-trial 0.25"""
+)
+def submit(
+    plan: Annotated[str, typer.Argument(metavar="PLAN", help="A preset, PRESET/CELL, or a .toml file.")],
+    address: Annotated[str, typer.Option(help="Where the Ray cluster takes jobs, http://HOST:8265.")],
+    trials: Annotated[int | None, typer.Option(help="Trials of each arm, instead of the plan's.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of each trial, instead of the plan's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of data split, draws and training.")] = None,
+    scale: Annotated[str, typer.Option(help="full, or a smaller scale that the plan has, such as small.")] = "full",
+    name: Annotated[str | None, typer.Option(help="Another name in the database.")] = None,
+    cpus_per_trial: Annotated[float | None, typer.Option(help="CPUs (and threads) of a trial.")] = None,
+    gpus_per_trial: Annotated[float | None, typer.Option(help="Share of a GPU of a trial, such as 0.25.")] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Trials at once; as many as fit unless given.")] = None,
+    timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Stop after so long.")] = None,
+    db: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="The database as the cluster reaches it, without a password; else SIZER_DB there."
+        ),
+    ] = None,
+) -> None:
+    """Hands a sweep to a Ray cluster, where it runs as a job, and returns.
+
+    The plan and your own modules travel. The same plan submitted again is the same study.
+    """
+    from dashboards import commands
+    from studies.reading import read_plan
+
+    plans = read_plan(plan, {"trials": trials, "epochs": epochs, "seed": seed, "name": name}, scale)
+    options = {
+        "cpus-per-trial": cpus_per_trial, "gpus-per-trial": gpus_per_trial, "concurrency": concurrency,
+        "timeout": timeout,
+    }  # fmt: skip
+    commands.submit(plans, address, db, options)
+
+
 @app.command()
-def status(plan: Name = None, db: DB = "sizer.db") -> None:
+def status(
+    plan: Name = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until all is done or nobody runs it.")] = False,
+    db: DB = "sizer.db",
+) -> None:
     """Says where the sweeps in the database stand.
 
     Trials by state, epochs done, whether a driver runs it, and what failed and why.
@@ -100,6 +145,8 @@ def status(plan: Name = None, db: DB = "sizer.db") -> None:
     from studies import query
     from studies.database import open_database
 
+    if follow:
+        raise typer.Exit(commands.follow(db, plan))
     database = open_database(db)
     for name in commands.matching(database, plan) if plan else query.plan_names(database):
         commands.print_status(commands.console(), database, name)

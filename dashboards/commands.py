@@ -14,6 +14,7 @@ import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 
+from dashboards import follow as following
 from dashboards import numbers, progress, rounds, tables, terminal
 from dashboards.facts import facts, retraining
 from dashboards.report import render
@@ -21,7 +22,8 @@ from dashboards.starts import starts
 from sizer import Epoch, architecture
 from sizer.checkpoint import load_tensors
 from sizer.errors import InputError, unknown
-from studies import estimate, query, stopping
+from studies import estimate, jobs, query, stopping
+from studies.arms import planned
 from studies.compare import Comparison, compare, finished
 from studies.crossval import chi_square, over_folds
 from studies.database import Database, open_database
@@ -110,6 +112,50 @@ def sweep(plan: Plan, db: str, run: Callable[..., Outcome]) -> int:
     print_best(out, database, plan.name)
     terminal.print_next(out, plan.name, db)
     return 0
+
+
+def submit(plans: Sequence[Plan], address: str, db: str | None, options: Mapping[str, Any]) -> None:
+    """Hands sweeps to a Ray cluster and says how to follow them.
+
+    Args:
+        plans: one, or the cells of one.
+        address: where the cluster takes jobs.
+        db: the database as the cluster reaches it; None for that of the cluster's own environment.
+        options: as `studies.jobs.hand_over` takes them.
+    """
+    name = plans[0].name if len(plans) == 1 else plans[0].name.rpartition("/")[0]
+    job = jobs.hand_over(plans, address, db, name, options)
+    print(f"{name} {'submitted' if job.fresh else 'runs already'} as job {job.name}")
+    terminal.print_commands(console(), terminal.job_commands(name, job.name, address, db))
+
+
+def follow(db: str, plan: str | None) -> int:
+    """Shows where the sweeps of a database stand until they are done or nobody runs them; gives the exit code."""
+
+    opened: list[Database] = []
+
+    def look() -> list[following.State]:
+        if not opened:
+            opened.append(open_database(db))
+        (database,) = opened
+        names = matching(database, plan) if plan is not None else query.plan_names(database)
+        return [_state(database, name) for name in names]
+
+    return following.follow(console(), look, plan)
+
+
+def _state(database: Database, name: str) -> following.State:
+    spec, states = query.spec(database, name), query.trials(database, name)["state"].value_counts()
+    driver = query.driver(database, name)
+    return following.State(
+        name=name,
+        done=int(states.sum() - states.get("RUNNING", 0) - states.get("WAITING", 0)),
+        planned=sum(planned(spec, arm) for arm in spec["arms"]),
+        running=int(states.get("RUNNING", 0)),
+        driver=driver,
+        held=driver != query.NOBODY,
+        show=lambda out: print_status(out, database, name),
+    )
 
 
 def stop(database: Database, names: Sequence[str], *, wait: bool) -> None:

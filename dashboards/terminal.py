@@ -149,10 +149,26 @@ def next_commands(name: str, db: str) -> dict[str, str]:
     }
 
 
+def job_commands(name: str, job: str, address: str, db: str | None) -> dict[str, str]:
+    """What to do with a sweep that was submitted: command -> what for."""
+    where = "" if db is None else f" --db {shlex.quote(db)}"
+    there = "" if db is not None else ", with SIZER_DB as there"
+    return {
+        f"sizer status {name} -f{where}": f"follows it{there}",
+        f"sizer stop {name}{where}": f"ends it{there}",
+        f"ray job logs {job} -f --address {shlex.quote(address)}": "what it says",
+    }
+
+
 def print_next(console: Console, name: str, db: str) -> None:
     """The commands that come next."""
     console.print("\n[bold]Next[/]")
-    grid, commands = Table.grid(padding=(0, 2)), next_commands(name, db)
+    print_commands(console, next_commands(name, db))
+
+
+def print_commands(console: Console, commands: Mapping[str, str]) -> None:
+    """Commands, each with what it is for."""
+    grid = Table.grid(padding=(0, 2))
     if max(map(len, commands)) + max(map(len, commands.values())) + 4 > console.width:
         for command, purpose in commands.items():  # whole lines, so that they can be copied
             line = f" [dim]{escape(purpose)}:[/]\n   [cyan]{escape(command)}[/]"

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
+import re
 import secrets
-import socket
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 # Ray and Tune read these when they are imported or started.
 _QUIET = {
@@ -31,6 +31,7 @@ for _name, _value in _QUIET.items():
 import ray  # noqa: E402  # after the variables that it reads
 
 from sizer.errors import InputError, SizerError  # noqa: E402  # as above
+from studies import access, jobs, nodes  # noqa: E402  # as above
 
 WORKER_ENVIRONMENT = {
     # Where workers compete for cores, OpenMP threads that spin cost a factor of ten. Read when torch is imported.
@@ -40,9 +41,15 @@ WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(4 * 2**30),
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
 }
-_ANSWERS_WITHIN = 3.0
 _SHARED_MEMORY = 128 * 2**20
 _LONGEST_TEMP = 40
+_LONGEST_LINE = 300
+EXCLUDED = ["__pycache__", "*.pyc"]
+"""What of our packages does not travel."""
+# What the processes of Ray have no need of: the database's password, the service's token, and any other that is named
+# or written as one. A cloud's own keys stay: workers may need them for their files.
+_NAMES = re.compile(r"SIZER_DB|SIZER_.*(TOKEN|SECRET).*|PGPASS.*|RAY_AUTH_TOKEN|.*(PASSWORD|PASSWD|PASSPHRASE).*", re.I)
+_LOGIN = re.compile(r"://[^/\s@]*:[^/\s@]+@")
 # Ray reads its token once a process, so that every cluster of this process has the same.
 _TOKEN = secrets.token_hex(32)
 
@@ -52,19 +59,20 @@ def connected(address: str | None, cpus: float, gpus: float, shared: Path) -> It
     """Starts Ray on this machine, or joins the cluster at `address`, for as long as the block lasts.
 
     Args:
-        address: None for a cluster of one's own; else `HOST:PORT` or `auto`.
+        address: None for a cluster of one's own; else `HOST:PORT` or `auto`, on a machine of that cluster.
         cpus: CPUs that one trial takes.
         gpus: The share of a GPU that one trial takes.
-        shared: The folder that every node must see, where there is more than one.
+        shared: The folder that every node of a cluster must see.
 
     Yields:
         How many trials fit at once.
 
     Raises:
-        InputError: The address does not answer, no node has what a trial takes, or a node does not see `shared`.
+        InputError: The address does not answer, wants another token or is open to everybody, no node has what a trial
+            takes, or a node cannot run our code or does not see `shared`.
     """
     if ray.is_initialized():
-        yield _fitting(cpus, gpus)
+        yield nodes.fitting(cpus, gpus)
         return
     with tempfile.TemporaryDirectory(prefix="sizer-ray-") as private, _environment(WORKER_ENVIRONMENT):
         try:
@@ -75,8 +83,9 @@ def connected(address: str | None, cpus: float, gpus: float, shared: Path) -> It
                 else:
                     _join(address)
             if address is not None:
-                _check_shared(shared)
-            yield _fitting(cpus, gpus)
+                access.check_closed(*_place())
+                nodes.check(shared)
+            yield nodes.fitting(cpus, gpus)
         finally:
             ray.shutdown()
 
@@ -108,6 +117,24 @@ def _no_stderr() -> Iterator[None]:
         os.close(kept)
 
 
+def code(*packages: str) -> list[str]:
+    """Where our packages lie, as `py_modules` of a runtime_env: nodes need the libraries only."""
+    found = [importlib.util.find_spec(package) for package in packages]
+    return [str(Path(spec.origin).parent) for spec in found if spec is not None and spec.origin is not None]
+
+
+@contextlib.contextmanager
+def _without_secrets() -> Iterator[None]:
+    """Takes passwords and tokens out of the environment: what is started meanwhile, and all below it, has none."""
+    hidden = {key: value for key, value in os.environ.items() if _NAMES.fullmatch(key) or _LOGIN.search(value)}
+    for key in hidden:
+        del os.environ[key]
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
 def _start(private: Path) -> None:
     # A local Ray makes a token for itself and would write it into the user's home.
     token = private / "token"
@@ -117,88 +144,37 @@ def _start(private: Path) -> None:
     # Sockets live under the temporary folder, and their paths may have 107 characters.
     root = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
     try:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=_SHARED_MEMORY,
-            _temp_dir="/tmp/ray" if len(root) > _LONGEST_TEMP else None,
-        )
+        with _without_secrets():
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=_SHARED_MEMORY,
+                _temp_dir="/tmp/ray" if len(root) > _LONGEST_TEMP else None,
+            )
     except (OSError, RuntimeError, ValueError) as error:
         line = str(error).strip().splitlines()[0]
         raise SizerError(f"Ray did not start on this machine: {line}") from None
 
 
-def check_answers(address: str) -> None:
-    """Makes sure that Ray listens at `HOST:PORT`, within seconds.
-
-    Raises:
-        InputError: It does not.
-    """
-    if address == "auto":
-        return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        raise InputError(f"{address} is no Ray address: give HOST:PORT, such as 10.0.0.1:6379, or auto")
-    hint = "start one with `ray start --head`, or leave the address out"
-    try:
-        with socket.create_connection((host, int(port)), timeout=_ANSWERS_WITHIN) as connection:
-            # Ray speaks gRPC. It would wait minutes for anything else that listens there, so it is greeted first.
-            connection.settimeout(_ANSWERS_WITHIN)
-            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
-            greeting = connection.recv(9)
-    except OSError as error:
-        raise InputError(f"no Ray at {address} ({error}): {hint}") from None
-    if greeting[3:4] != b"\x04":
-        raise InputError(f"what listens at {address} is no Ray: {hint}")
-
-
 def _join(address: str) -> None:
-    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", f"{_ANSWERS_WITHIN:.0f}")
+    access.check(address)
+    brought = {} if jobs.brought_code() else {"py_modules": code("sizer", "studies"), "excludes": EXCLUDED}
     try:
         with _no_stderr():
             ray.init(
                 address=address,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                runtime_env={"env_vars": WORKER_ENVIRONMENT},
+                runtime_env={"env_vars": WORKER_ENVIRONMENT, **brought},
             )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise InputError(f"no Ray at {address}: {line}") from None
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise InputError(f"no Ray at {address}: {' '.join(str(error).split())[:_LONGEST_LINE]}") from None
 
 
-def _fitting(cpus: float, gpus: float) -> int:
-    nodes = [node["Resources"] for node in _nodes()]
-    wanted = {kind: share for kind, share in (("CPU", cpus), ("GPU", gpus)) if share}
-    fits = sum(int(min(node.get(kind, 0.0) / share for kind, share in wanted.items()) + 1e-9) for node in nodes)
-    if fits < 1:
-        most = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in ("CPU", "GPU")}
-        raise InputError(
-            f"no machine has {cpus:g} CPUs and {gpus:g} GPUs for a trial: the largest has"
-            f" {most['CPU']:g} CPUs and {most['GPU']:g} GPUs"
-        )
-    return fits
-
-
-def _nodes() -> list[dict[str, Any]]:
-    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray has no types for it
-
-
-def _check_shared(shared: Path) -> None:
-    nodes = _nodes()
-    if len(nodes) == 1 and nodes[0]["NodeManagerHostname"] == socket.gethostname():
-        return
-    mark = shared / f"seen-{secrets.token_hex(8)}"
-    mark.touch()
-    try:
-        look: Any = ray.remote(num_cpus=0)(lambda path: Path(path).exists())
-        for node in nodes:
-            on = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            if not ray.get(look.options(scheduling_strategy=on).remote(str(mark)), timeout=60):
-                raise InputError(
-                    f"{node['NodeManagerHostname']} does not see {shared}: put the database where every node sees it"
-                )
-    finally:
-        mark.unlink(missing_ok=True)
+def _place() -> tuple[str, set[str], str]:
+    """The head's address, those of all nodes, and that of the node which this process is connected to."""
+    addresses = {node["NodeManagerAddress"] for node in nodes.alive()}
+    here: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray has no types for it
+    return ray.get_runtime_context().gcs_address, addresses, here

@@ -1,9 +1,10 @@
-"""Reads plans from TOML: a preset's or the user's own, its cells, its scales, and what is said instead."""
+"""Reads plans from TOML: a preset's or the user's own, its cells, its scales, and what is said instead; writes them."""
 
 from __future__ import annotations
 
+import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,16 @@ def read_plan(source: str | Path, overrides: Mapping[str, Any] | None = None, sc
         name: [values, cells[name], scaled, own_scaled.get(name, {})] for name in names
     }
     return [_plan(each, given, base, name) for name, each in (layers or {None: [values, scaled]}).items()]
+
+
+def written(plans: Sequence[Plan]) -> str:
+    """The plans as TOML that gives them back: one as it is, several cells of one name as its cells."""
+    if len(plans) == 1:
+        return _table(_values(plans[0]))
+    cells = {plan.name.rpartition("/")[2]: _values(plan) for plan in plans}
+    for values in cells.values():
+        del values["name"]
+    return _table({"name": plans[0].name.rpartition("/")[0], "cells": cells})
 
 
 def _load(source: str) -> tuple[dict[str, Any], Path, str | None]:
@@ -104,3 +115,25 @@ def _plan(layers: list[dict[str, Any]], given: Mapping[str, Any], base: Path, ce
         folder = Path.cwd() if "data" in given else base
         merged["data"] = str((folder / Path(data).expanduser()).resolve())
     return Plan(**{**merged, "arms": arms})
+
+
+def _values(plan: Plan) -> dict[str, Any]:
+    """What a TOML file would say: the arms without their stages, knobs under their own names."""
+    values = plan.model_dump(exclude_none=True)
+    for name, arm in plan.arms.items():
+        if "knob" in values["arms"][name]:
+            values["arms"][name][arm.knob_name] = values["arms"][name].pop("knob")
+    return values
+
+
+def _table(values: Mapping[str, Any]) -> str:
+    return "".join(f"{json.dumps(key)} = {_toml(value)}\n" for key, value in values.items())
+
+
+def _toml(value: Any) -> str:
+    """A value on one line. Numbers and booleans are written as JSON writes them, and so are strings."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,15 +92,14 @@ def run(
         from studies import cluster, workers
 
         data = plan.read_data()
-        if address is not None:
-            cluster.check_answers(address)
-        opened.create()
+    joined = cluster.connected(address, cpus_per_trial, gpus_per_trial, opened.files) if address else nullcontext()
     stop = _Stop(began + timeout if timeout else None, workers.Halt)
     opened.waiting = stop.waiting(watch.note)
     driver: Driver | None = None
     try:
         with (
             plain_errors(opened),
+            _ready(opened, joined),
             stop.listening(),
             Lease(opened, plan.name, watch.note) as lease,
             opened.guarded(lease.check),
@@ -127,11 +127,21 @@ def run(
             finally:
                 luggage.unpack(plan, opened)
     except (workers.Halt, KeyboardInterrupt):
+        if fresh and stop.lease is None:  # there may be no tables yet
+            raise KeyboardInterrupt from None
         stop.reason = stop.reason or "interrupted"
     with plain_errors(opened):
         left = remaining(opened, plan)
     ended = {arm: dict(counts) for arm, counts in driver.ended.items()} if driver else {}
     return Outcome(left=left, ended=ended, stopped=stop.reason, by=stop.by, seconds=time.monotonic() - began)
+
+
+@contextlib.contextmanager
+def _ready(database: Database, joined: AbstractContextManager[Any]) -> Iterator[None]:
+    """Makes the tables once the cluster, if one was named, was joined and looked at: before that nothing is written."""
+    with joined:
+        database.create()
+        yield
 
 
 def remaining(database: Database, plan: Plan) -> int:

@@ -20,7 +20,9 @@ Sizer = Callable[..., tuple[int, str, str]]
 COMMANDS = {
     "sweep": "PLAN --trials --epochs --seed --scale --name --cpus-per-trial --gpus-per-trial --concurrency --address"
     " --timeout --dry-run --db",
-    "status": "PLAN --db",
+    "submit": "PLAN --address --trials --epochs --seed --scale --name --cpus-per-trial --gpus-per-trial --concurrency"
+    " --timeout --db",
+    "status": "PLAN --follow --db",
     "stop": "PLAN --wait --db",
     "compare": "PLAN --threshold --db",
     "best": "PLAN --arm --max-params --max-flops --out --db",
