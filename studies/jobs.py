@@ -128,7 +128,7 @@ def _check_database(db: str) -> None:
         raise InputError(f"{db} is a file of this machine: give the database's URL, or a path that the cluster sees")
     try:
         url = make_url(db) if "://" in db else None
-    except sa.exc.ArgumentError:
+    except (sa.exc.ArgumentError, ValueError):
         raise InputError("--db is no URL of a database, such as postgresql://USER@HOST/NAME") from None
     if url is not None and (url.password or any("password" in key for key in url.query)):
         raise InputError(

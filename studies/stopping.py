@@ -18,6 +18,7 @@ from studies.outages import plain_errors, retried
 from studies.tables import leases
 
 _LOOK_EVERY = 0.3
+_TRIED_FOR = 10.0
 
 
 def ask(database: str | Path | Database, plan_name: str) -> str:
@@ -45,7 +46,7 @@ def ask(database: str | Path | Database, plan_name: str) -> str:
             with opened.engine.begin() as connection:
                 connection.execute(wanted.values(stop=f"`sizer stop` on {socket.gethostname()} at {now}"))
 
-        retried(write)
+        retried(write, lasts=_TRIED_FOR)
     return f"process {held.pid} on {held.host}"
 
 

@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on loopback, each of processes that the test itself started and ends by their ids."""
+"""A Ray cluster of several nodes on loopback: processes that the test itself started, ended by their ids."""
 
 from __future__ import annotations
 
@@ -11,104 +11,118 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
 # A node that is gone is noticed within seconds, not within a quarter of a minute.
-HEALTH = {
+_HEALTH = {
     "RAY_health_check_initial_delay_ms": "0",
-    "RAY_health_check_period_ms": "500",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "4",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "3",
 }
+_STARTS_WITHIN = 120.0
+# What a node is started without: it has the libraries and none of our code, as far as the environment says.
+_NOT_A_NODES = {"PYTHONPATH", "SIZER_DB"}
 
 
 class Cluster:
     """A head, and the nodes that are added to it.
 
     Attributes:
-        folder: where Ray keeps its sessions; of a short name, as its sockets lie there.
-        environment: what drivers need to join it, its token among it.
+        folder: Where Ray keeps its sessions; of a short name, as its sockets lie there.
+        environment: What drivers need to join it: its token, unless it has none.
         address: HOST:PORT.
-        jobs: where jobs are submitted.
-        client: for Ray Client.
-        nodes: the `ray start --block` of every node, the head first.
+        jobs: Where jobs are submitted.
+        nodes: The `ray start --block` of every node, the head first.
     """
 
-    def __init__(self, folder: Path, *, host: str = "127.0.0.1", token: bool = True) -> None:
+    def __init__(self, folder: Path, host: str = "127.0.0.1", *, token: bool = True) -> None:
         self.folder = folder
         self.host = host
-        gcs, jobs, client = _free_ports(3)
-        self.address, self.jobs, self.client = f"{host}:{gcs}", f"http://{host}:{jobs}", f"ray://{host}:{client}"
-        self._ports = {"port": gcs, "dashboard-port": jobs, "ray-client-server-port": client}
-        self.environment = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": str(folder)}
+        ports = _free_ports(3)
+        self.address, self.jobs = f"{host}:{ports[0]}", f"http://{host}:{ports[1]}"
+        self._ports = dict(zip(("port", "dashboard-port", "ray-client-server-port"), ports, strict=True))
+        self.environment = {"RAY_TMPDIR": str(folder), "RAY_AUTH_MODE": "token" if token else "disabled"}
         if token:
             path = folder / "token"
             path.write_text(secrets.token_hex(32))
             path.chmod(0o600)
-            self.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
-        else:
-            self.environment |= {"RAY_AUTH_MODE": "disabled"}
+            self.environment |= {"RAY_AUTH_TOKEN_PATH": str(path)}
         self.nodes: list[subprocess.Popen[bytes]] = []
 
-    def start_head(self, cpus: int = 2, gpus: int = 0, environment: Mapping[str, str] | None = None) -> None:
+    def start_head(self, cpus: int = 1, gpus: int = 0, environment: Mapping[str, str] | None = None) -> None:
         """Starts the head; returns when jobs can be submitted."""
         ports = [f"--{name}={port}" for name, port in self._ports.items()]
-        self._start(["--head", "--dashboard-host", self.host, *ports], cpus, gpus, [], environment or {})
-        self._until(lambda: all(_answers(self.host, port) for port in self._ports.values()))
+        place = ["--head", f"--dashboard-host={self.host}", f"--node-ip-address={self.host}", *ports]
+        self._start(place, cpus, gpus, (), environment or {})
 
     def add_node(
-        self,
-        cpus: int = 2,
-        gpus: int = 0,
-        inside: Sequence[str] = (),
-        host: str | None = None,
-        environment: Mapping[str, str] | None = None,
+        self, cpus: int = 1, gpus: int = 0, inside: Sequence[str] = (), host: str | None = None
     ) -> subprocess.Popen[bytes]:
-        """Starts a node; returns when the head knows it.
+        """Starts a node; returns when it belongs to the cluster.
 
         Args:
-            cpus: how many it says that it has.
-            gpus: as logical resources.
-            inside: a command that is put before `ray start`, such as `unshare`.
-            host: its own address, where it is not the head's.
-            environment: over the cluster's.
+            cpus: How many it says that it has.
+            gpus: As logical resources.
+            inside: A command that `ray start` comes behind, such as `unshare`.
+            host: Its own address, where it is not the head's.
         """
-        process = self._start([f"--address={self.address}"], cpus, gpus, inside, environment or {}, host)
-        log = self.folder / f"node-{len(self.nodes) - 1}.log"
-        self._until(lambda: "Ray runtime started" in log.read_text())
-        return process
+        place = [f"--address={self.address}", f"--node-ip-address={host or self.host}"]
+        return self._start(place, cpus, gpus, inside, {})
 
     def end(self) -> None:
         """Ends every node, the head last."""
         for process in reversed(self.nodes):
             end(process)
 
-    def _start(self, arguments, cpus, gpus, inside, environment, host=None):  # type: ignore[no-untyped-def]
+    def _start(
+        self, place: Sequence[str], cpus: int, gpus: int, inside: Sequence[str], environment: Mapping[str, str]
+    ) -> subprocess.Popen[bytes]:
         command = [
             *inside, RAY, "start", "--block", "--disable-usage-stats", f"--temp-dir={self.folder}",
-            f"--node-ip-address={host or self.host}", f"--num-cpus={cpus}", f"--num-gpus={gpus}",
-            f"--object-store-memory={100 * 2**20}", *arguments,
+            f"--num-cpus={cpus}", f"--num-gpus={gpus}", f"--object-store-memory={100 * 2**20}", *place,
         ]  # fmt: skip
-        # A node has the libraries and, as far as this tells, none of our code.
-        own = {key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "SIZER_DB"}}
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        given = {**own, "PATH": path, **self.environment, **HEALTH, **environment}
-        log = (self.folder / f"node-{len(self.nodes)}.log").open("wb")
-        process = subprocess.Popen(
-            command, cwd=self.folder, env=given, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        log.close()
+        given = {key: value for key, value in os.environ.items() if key not in _NOT_A_NODES}
+        given |= {"PATH": f"{Path(RAY).parent}{os.pathsep}{given['PATH']}", **self.environment, **_HEALTH}
+        said = self.folder / f"node-{len(self.nodes)}.log"
+        with said.open("wb") as log:
+            process = subprocess.Popen(
+                command, cwd=self.folder, env={**given, **environment}, stdout=log, stderr=log, start_new_session=True
+            )
         self.nodes.append(process)
+        until(lambda: "Ray runtime started" in said.read_text(), _STARTS_WITHIN, process, said)
         return process
 
-    def _until(self, holds) -> None:  # type: ignore[no-untyped-def]
-        deadline = time.monotonic() + 90
-        while not holds():
-            assert self.nodes[-1].poll() is None, (self.folder / f"node-{len(self.nodes) - 1}.log").read_text()
-            assert time.monotonic() < deadline, "the node did not come up"
-            time.sleep(0.2)
+
+@contextlib.contextmanager
+def cluster(host: str = "127.0.0.1", *, token: bool = True) -> Iterator[Cluster]:
+    """A cluster that has no node yet; none outlives the block."""
+    with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        made = Cluster(Path(folder), host, token=token)
+        try:
+            yield made
+        finally:
+            made.end()
+
+
+def until(
+    holds: Callable[[], bool], within: float, process: subprocess.Popen[bytes] | None = None, log: Path | None = None
+) -> None:
+    """Waits until something holds, as long as a process that it needs runs."""
+    deadline = time.monotonic() + within
+    while not holds():
+        assert process is None or process.poll() is None, log.read_text() if log is not None else "it ended"
+        assert time.monotonic() < deadline, log.read_text() if log is not None else "it took too long"
+        time.sleep(0.2)
+
+
+def without(*folders: Path) -> list[str]:
+    """A command that runs what comes behind it where these folders are empty; needs root."""
+    mounts = " && ".join(f"mount -t tmpfs none {folder}" for folder in folders)
+    return ["unshare", "-m", "sh", "-c", f'{mounts} && exec "$@"', "sh"]
 
 
 def below(pid: int) -> list[int]:
@@ -123,33 +137,24 @@ def below(pid: int) -> list[int]:
     return found
 
 
-def end(process: subprocess.Popen[bytes], kind: signal.Signals = signal.SIGTERM) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
     """Ends a node: `ray start --block` ends what it started; what is left after seconds is killed by its id."""
     pids = below(process.pid)
-    for pid in pids if kind == signal.SIGKILL else []:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, kind)
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(15)
+        process.wait(20)
     deadline = time.monotonic() + 10
-    while (left := [pid for pid in pids if _runs(pid)]) and time.monotonic() < deadline:
+    while any(map(_runs, pids)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    for pid in left:
+    kill([pid for pid in pids if _runs(pid)])
+    process.wait(20)
+
+
+def kill(pids: Sequence[int]) -> None:
+    """kill -9."""
+    for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    process.wait(15)
-
-
-@contextlib.contextmanager
-def cluster(**how) -> Iterator[Cluster]:  # type: ignore[no-untyped-def]
-    """A cluster without nodes yet; they do not outlive the block."""
-    with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        made = Cluster(Path(folder), **how)
-        try:
-            yield made
-        finally:
-            made.end()
 
 
 def _runs(pid: int) -> bool:
@@ -159,13 +164,7 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def _answers(host: str, port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
-        return True
-    return False
-
-
 def _free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         made = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in made]
+        return [int(each.getsockname()[1]) for each in made]

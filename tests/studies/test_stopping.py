@@ -6,7 +6,6 @@ import os
 import socket
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -18,10 +17,10 @@ from studies.lease import Lease
 
 
 @pytest.fixture
-def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
+def database(place: str, monkeypatch: pytest.MonkeyPatch) -> Database:
     """A fresh one, whose leases are renewed often."""
     monkeypatch.setattr(leases, "RENEWED_EVERY", 0.05)
-    made, _ = locate(tmp_path / "x.db")
+    made, _ = locate(place)
     made.create()
     return made
 
