@@ -30,7 +30,7 @@ from typing import Any
 from sizer.errors import InputError, unknown
 
 _NAME = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
-_NOT_THE_USERS = frozenset({"sizer", *sys.stdlib_module_names})
+_NOT_THE_USERS = frozenset({"sizer", "studies", "dashboards", *sys.stdlib_module_names})
 
 
 @dataclass(frozen=True)

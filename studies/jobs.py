@@ -15,6 +15,7 @@ import re
 import shlex
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 LARGEST = 100 * 2**20
 """Bytes of an .npz file that travels with a job."""
 _ANSWERS_WITHIN = 5.0
+_READY_WITHIN = 60.0
 _LONGEST_LINE = 300
 # Where Ray tells a job's driver what it was submitted with.
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -185,7 +187,8 @@ def _client(address: str) -> Iterator[JobSubmissionClient]:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    logging.getLogger("ray.dashboard").setLevel(logging.ERROR)
+    for handler in logging.getLogger("ray").handlers:  # its client tells of every package that it sends
+        handler.setLevel(logging.ERROR)
     elsewhere = {key: os.environ.pop(key) for key in _ELSEWHERE if key in os.environ}
     try:
         yield JobSubmissionClient(address)
@@ -232,10 +235,16 @@ def _submitted(client: JobSubmissionClient, name: str, entrypoint: str, folder: 
     others = (f"{name}-{count}" for count in itertools.count(2))
     fresh = next(each for each in itertools.chain([name], others) if each not in jobs)
     travels = {"working_dir": folder, "py_modules": code("sizer", "studies", "dashboards"), "excludes": EXCLUDED}
-    try:
-        client.submit_job(entrypoint=entrypoint, submission_id=fresh, runtime_env=travels)
-    except RuntimeError as error:
-        if "already exists" not in str(error):  # another has submitted the same at the same moment
-            raise
-        return Job(fresh, fresh=False)
-    return Job(fresh, fresh=True)
+    deadline = time.monotonic() + _READY_WITHIN
+    while True:
+        try:
+            client.submit_job(entrypoint=entrypoint, submission_id=fresh, runtime_env=travels)
+        except RuntimeError as error:
+            if "already exists" in str(error):  # another has submitted the same at the same moment
+                return Job(fresh, fresh=False)
+            # A cluster that has just been started takes jobs some seconds later than it answers.
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(1.0)
+        else:
+            return Job(fresh, fresh=True)

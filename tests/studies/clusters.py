@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -45,7 +46,7 @@ class Cluster:
         ports = _free_ports(3)
         self.address, self.jobs = f"{host}:{ports[0]}", f"http://{host}:{ports[1]}"
         self._ports = dict(zip(("port", "dashboard-port", "ray-client-server-port"), ports, strict=True))
-        self.environment = {"RAY_TMPDIR": str(folder), "RAY_AUTH_MODE": "token" if token else "disabled"}
+        self.environment = {"RAY_AUTH_MODE": "token" if token else "disabled"}
         if token:
             path = folder / "token"
             path.write_text(secrets.token_hex(32))
@@ -81,9 +82,11 @@ class Cluster:
     def _start(
         self, place: Sequence[str], cpus: int, gpus: int, inside: Sequence[str], environment: Mapping[str, str]
     ) -> subprocess.Popen[bytes]:
+        # A folder of each node's own: what one has unpacked there for its workers another would unpack anew.
+        own = self.folder / str(len(self.nodes))
         command = [
-            *inside, RAY, "start", "--block", "--disable-usage-stats", f"--temp-dir={self.folder}",
-            f"--num-cpus={cpus}", f"--num-gpus={gpus}", f"--object-store-memory={100 * 2**20}", *place,
+            *inside, RAY, "start", "--block", "--disable-usage-stats", f"--temp-dir={own}",
+            f"--dashboard-agent-listen-port={_free_ports(1)[0]}", f"--num-cpus={cpus}", f"--num-gpus={gpus}", f"--object-store-memory={100 * 2**20}", *place,
         ]  # fmt: skip
         given = {key: value for key, value in os.environ.items() if key not in _NOT_A_NODES}
         given |= {"PATH": f"{Path(RAY).parent}{os.pathsep}{given['PATH']}", **self.environment, **_HEALTH}
@@ -123,6 +126,54 @@ def without(*folders: Path) -> list[str]:
     """A command that runs what comes behind it where these folders are empty; needs root."""
     mounts = " && ".join(f"mount -t tmpfs none {folder}" for folder in folders)
     return ["unshare", "-m", "sh", "-c", f'{mounts} && exec "$@"', "sh"]
+
+
+class Wire:
+    """A network namespace of its own, and the one wire that leads there; needs root.
+
+    Attributes:
+        here: The address of this end.
+        there: The address inside.
+        inside: A command that runs what comes behind it there.
+    """
+
+    def __init__(self) -> None:
+        self._name = f"sizer-{secrets.token_hex(3)}"
+        self._end = f"v{self._name[-6:]}"
+        block = f"10.{secrets.randbelow(100) + 100}.{secrets.randbelow(250)}"
+        self.here, self.there = f"{block}.1", f"{block}.2"
+        self.inside = ["ip", "netns", "exec", self._name]
+        _run("ip", "netns", "add", self._name)
+        _run("ip", "link", "add", self._end, "type", "veth", "peer", "name", f"{self._end}p")
+        _run("ip", "link", "set", f"{self._end}p", "netns", self._name)
+        _run("ip", "addr", "add", f"{self.here}/24", "dev", self._end)
+        _run("ip", "link", "set", self._end, "up")
+        _run(*self.inside, "ip", "addr", "add", f"{self.there}/24", "dev", f"{self._end}p")
+        for end in (f"{self._end}p", "lo"):
+            _run(*self.inside, "ip", "link", "set", end, "up")
+
+    def cut(self) -> None:
+        """Nothing gets through any more, and nobody is told."""
+        _run("ip", "link", "set", self._end, "down")
+
+    def remove(self) -> None:
+        """Removes both ends and the namespace."""
+        _run("ip", "link", "delete", self._end)
+        _run("ip", "netns", "delete", self._name)
+
+
+def may_part_networks() -> bool:
+    """Whether this process may make network namespaces and wires."""
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        return False
+    with contextlib.suppress(subprocess.CalledProcessError):
+        Wire().remove()
+        return True
+    return False
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def below(pid: int) -> list[int]:

@@ -13,7 +13,17 @@ from pathlib import Path
 import pytest
 
 from studies.reading import read_plan
-from tests.studies.clusters import ROOT, Cluster, below, cluster, kill, until, without
+from tests.studies.clusters import (
+    ROOT,
+    Cluster,
+    Wire,
+    below,
+    cluster,
+    kill,
+    may_part_networks,
+    until,
+    without,
+)  # fmt: skip
 from tests.studies.sweeps import check_whole, rows
 
 pytestmark = [pytest.mark.alone, pytest.mark.soak]
@@ -193,6 +203,31 @@ def test_a_node_that_is_lost_in_mid_sweep_costs_no_trial(two: Cluster, tmp_path:
         until(lambda: len({node for node, *_ in built(tmp_path)}) == 3, 60)
         kill(below(lost.pid))
         said, error = running.communicate(timeout=240)
+    assert (running.returncode, error) == (0, "")
+    assert "its worker died; it goes on after epoch" in said
+    (plan,) = read_plan(tmp_path / "two.toml")
+    check_whole(tmp_path / "sizer.db", plan)
+    assert rows(tmp_path / "sizer.db", "select distinct state from trials") == [("COMPLETE",)]
+
+
+@pytest.mark.skipif(not may_part_networks(), reason="no network namespaces may be made here")
+def test_a_node_that_the_network_parts_from_the_others_costs_no_trial(tmp_path: Path) -> None:
+    written(tmp_path, epochs=40, trials=3, batch=8)
+    wire = Wire()
+    try:
+        with cluster(wire.here) as made:
+            made.start_head()
+            made.add_node(inside=wire.inside, host=wire.there)
+            alone = {"RAY_AUTH_MODE": "disabled"}
+            refused = sizer(tmp_path, made, "sweep", "two.toml", "--address", made.address, environment=alone)
+            assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+            assert f"{made.address} is a cluster of other machines, and RAY_AUTH_MODE is not token" in refused.stderr
+            with sweeping(tmp_path, made) as running:
+                until(lambda: len({node for node, *_ in built(tmp_path)}) == 2 and epochs_of(tmp_path) > 6, 120)
+                wire.cut()
+                said, error = running.communicate(timeout=240)
+    finally:
+        wire.remove()
     assert (running.returncode, error) == (0, "")
     assert "its worker died; it goes on after epoch" in said
     (plan,) = read_plan(tmp_path / "two.toml")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
 import signal
 import time
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from sizer.errors import InputError
 from studies.sweep import run
 from tests.postgres import Postgres
+from tests.studies.clusters import below
 from tests.studies.driven import sweep, workers_of
 from tests.studies.sweeps import ARMS, Seen, check_whole, rows, small_plan
 
@@ -83,9 +86,24 @@ def test_ctrl_c_ends_it_at_once_and_it_goes_on_later(tmp_path: Path) -> None:
     check_whole(path, small_plan(**SLOW))
 
 
-def test_sigterm_ends_it_like_ctrl_c(tmp_path: Path) -> None:
-    with sweep(tmp_path / "x.db", **SLOW) as running:
+def test_sigterm_ends_it_like_ctrl_c_and_no_process_below_it_knew_a_password(tmp_path: Path) -> None:
+    word = "planted-" + secrets.token_hex(8)
+    planted = {
+        "SIZER_DB": f"postgresql://me:{word}@host/db", "PGPASSWORD": word, "SIZER_TOKEN": word, "SMTP_PASSWORD": word,
+        "SIZER_READ_TOKENS": word, "HTTPS_PROXY": f"http://me:{word}@proxy:3128", "RAY_AUTH_TOKEN": word,
+    }  # fmt: skip
+    with sweep(tmp_path / "x.db", environment=planted, **SLOW) as running:
         running.until("epoch", 1)
+        pids = [pid for pid in below(running.process.pid) if pid != running.process.pid]
+        assert len(pids) > 5
+        assert workers_of(running.process.pid)
+        told = [Path(f"/proc/{pid}/{file}") for pid in pids for file in ("environ", "cmdline")]
+        (session,) = {
+            match for pid in pids for match in re.findall(r"[^=\0]*/session_[\d_-]+", _text(f"/proc/{pid}/cmdline"))
+        }
+        kept = [path for path in Path(session).rglob("*") if path.is_file() and not path.is_symlink()]
+        assert kept
+        assert [path for path in (*told, *kept) if word in _text(path)] == []
         began = time.monotonic()
         running.process.terminate()
         assert running.end() == (0, "")
@@ -141,3 +159,10 @@ def test_a_server_that_is_away_for_20_seconds_and_a_killed_driver_lose_nothing(
             assert second.end() == (0, "")
         assert second.of("done") == [["0", ""]]
         check_whole(place, plan)
+
+
+def _text(path: Path | str) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:  # a process that has ended, a socket
+        return ""
