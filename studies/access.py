@@ -12,6 +12,7 @@ import grpc  # type: ignore[import-untyped]  # it ships no types
 from sizer.errors import InputError
 
 _ANSWERS_WITHIN = 3.0
+_PROCESSES = Path("/proc")
 _START = "start one with `ray start --head`, or leave the address out"
 _TOKEN = "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=FILE"
 _OPEN = f"whoever reaches a Ray cluster runs code there: start its nodes with {_TOKEN}, and sizer, too"
@@ -41,6 +42,23 @@ def check(address: str) -> None:
     _greet(address, host.strip("[]"), int(port))
     if not _admits(address, token()):
         raise InputError(refused(address))
+
+
+def check_node(address: str) -> None:
+    """Makes sure that this machine is a node of a cluster, as a driver's must be; Ray would look for a minute.
+
+    Args:
+        address: The cluster's.
+
+    Raises:
+        InputError: Nothing of Ray runs here.
+    """
+    names = [path for path in _PROCESSES.glob("[0-9]*/comm") if _named(path) == "raylet"]
+    if _PROCESSES.exists() and not names:
+        raise InputError(
+            f"this machine is no node of the cluster at {address}: sweep on one that is, or hand it over with"
+            " `sizer submit PLAN --address http://HOST:8265`"
+        )
 
 
 def check_closed(address: str, nodes: set[str], here: str) -> None:
@@ -107,6 +125,13 @@ def is_loopback(host: str) -> bool:
     except OSError:
         return False
     return all(ipaddress.ip_address(str(place[4][0]).partition("%")[0]).is_loopback for place in found)
+
+
+def _named(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:  # it has ended
+        return ""
 
 
 def _has_mode() -> bool:

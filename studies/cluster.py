@@ -160,6 +160,8 @@ def _start(private: Path) -> None:
 
 def _join(address: str) -> None:
     access.check(address)
+    if address != "auto":
+        access.check_node(address)
     brought = {} if jobs.brought_code() else {"py_modules": code("sizer", "studies"), "excludes": EXCLUDED}
     try:
         with _no_stderr():

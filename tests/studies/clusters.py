@@ -86,7 +86,8 @@ class Cluster:
         own = self.folder / str(len(self.nodes))
         command = [
             *inside, RAY, "start", "--block", "--disable-usage-stats", f"--temp-dir={own}",
-            f"--dashboard-agent-listen-port={_free_ports(1)[0]}", f"--num-cpus={cpus}", f"--num-gpus={gpus}", f"--object-store-memory={100 * 2**20}", *place,
+            f"--dashboard-agent-listen-port={_free_ports(1)[0]}", f"--num-cpus={cpus}", f"--num-gpus={gpus}",
+            f"--object-store-memory={100 * 2**20}", *place,
         ]  # fmt: skip
         given = {key: value for key, value in os.environ.items() if key not in _NOT_A_NODES}
         given |= {"PATH": f"{Path(RAY).parent}{os.pathsep}{given['PATH']}", **self.environment, **_HEALTH}

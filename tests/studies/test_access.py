@@ -146,3 +146,14 @@ def test_what_is_no_ray_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
         assert refused(f"127.0.0.1:{mute.getsockname()[1]}").startswith("no Ray at 127.0.0.1:")
     assert refused("ray://127.0.0.1:10001").startswith("ray://127.0.0.1:10001 is Ray Client's, which Ray Tune cannot")
     assert refused("10.0.0.1") == "10.0.0.1 is no Ray address: give HOST:PORT, such as 10.0.0.1:6379, or auto"
+
+
+def test_a_machine_that_is_no_node_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(access, "_PROCESSES", tmp_path)
+    for pid, name in ((1, "init"), (17, "python")):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "comm").write_text(f"{name}\n")
+    with pytest.raises(InputError, match=r"this machine is no node of the cluster at 10.0.0.1:6379: sweep on one"):
+        access.check_node("10.0.0.1:6379")
+    (tmp_path / "17" / "comm").write_text("raylet\n")
+    access.check_node("10.0.0.1:6379")
