@@ -31,7 +31,7 @@ for _name, _value in _QUIET.items():
 import ray  # noqa: E402  # after the variables that it reads
 
 from sizer.errors import InputError, SizerError  # noqa: E402  # as above
-from studies import access, jobs, nodes  # noqa: E402  # as above
+from studies import access, credentials, jobs, nodes  # noqa: E402  # as above
 
 WORKER_ENVIRONMENT = {
     # Where workers compete for cores, OpenMP threads that spin cost a factor of ten. Read when torch is imported.
@@ -48,7 +48,7 @@ EXCLUDED = ["__pycache__", "*.pyc"]
 """What of our packages does not travel."""
 # What the processes of Ray have no need of: the database's password, the service's token, and any other that is named
 # or written as one. A cloud's own keys stay: workers may need them for their files.
-_NAMES = re.compile(r"SIZER_DB|SIZER_.*(TOKEN|SECRET).*|PGPASS.*|RAY_AUTH_TOKEN|.*(PASSWORD|PASSWD|PASSPHRASE).*", re.I)
+_NAMES = re.compile(r"SIZER_.*(TOKEN|SECRET).*|PGPASS.*|.*(PASSWORD|PASSWD|PASSPHRASE).*", re.I)
 _LOGIN = re.compile(r"://[^/\s@]*:[^/\s@]+@")
 # Ray reads its token once a process, so that every cluster of this process has the same.
 _TOKEN = secrets.token_hex(32)
@@ -126,7 +126,8 @@ def code(*packages: str) -> list[str]:
 @contextlib.contextmanager
 def _without_secrets() -> Iterator[None]:
     """Takes passwords and tokens out of the environment: what is started meanwhile, and all below it, has none."""
-    hidden = {key: value for key, value in os.environ.items() if _NAMES.fullmatch(key) or _LOGIN.search(value)}
+    named = {key for key in os.environ if key in credentials.SECRETS or _NAMES.fullmatch(key)}
+    hidden = {key: value for key, value in os.environ.items() if key in named or _LOGIN.search(value)}
     for key in hidden:
         del os.environ[key]
     try:

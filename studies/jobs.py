@@ -24,11 +24,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import httpx
-import sqlalchemy as sa
-from sqlalchemy.engine import make_url
 
 from sizer.errors import InputError
-from studies import access
+from studies import access, credentials
 from studies.plan import Plan
 from studies.reading import read_plan, written
 
@@ -128,14 +126,10 @@ def _stays(db: str) -> bool:
 def _check_database(db: str) -> None:
     if not _stays(db):
         raise InputError(f"{db} is a file of this machine: give the database's URL, or a path that the cluster sees")
-    try:
-        url = make_url(db) if "://" in db else None
-    except (sa.exc.ArgumentError, ValueError):
-        raise InputError("--db is no URL of a database, such as postgresql://USER@HOST/NAME") from None
-    if url is not None and (url.password or any("password" in key for key in url.query)):
+    if (hidden := credentials.hidden(db)) != db:
         raise InputError(
-            f"the URL of the database {url.host} holds a password, and whoever sees the job would see it: leave it out;"
-            " the cluster's own environment says it (SIZER_DB_PASSWORD_FILE, PGPASSFILE)"
+            f"{hidden} would show its password to whoever sees the job: leave it out; the cluster's environment says it"
+            f" ({credentials.FILE}, PGPASSFILE)"
         )
 
 

@@ -30,6 +30,7 @@ COMMANDS = {
     "report": "PLAN --out --db",
     "dashboard": "--port --writable --db",
     "presets": "NAME",
+    "db": "",
 }
 
 

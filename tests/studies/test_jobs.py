@@ -85,9 +85,8 @@ def test_a_study_has_one_name_and_another_study_another() -> None:
             "results.db",
             "results.db is a file of this machine: give the database's URL, or a path that the cluster sees",
         ),
-        ("postgresql://me:hush@h/d", "the URL of the database h holds a password"),
-        ("postgresql://me@h/d?password=hush", "the URL of the database h holds a password"),
-        ("postgresql://h:hush", "--db is no URL of a database"),
+        ("postgresql://me:hush@h/d", "postgresql://me:***@h/d would show its password to whoever sees the job"),
+        ("postgresql://me@h/d?password=hush", "postgresql://me@h/d?password=*** would show its password"),
     ],
 )
 def test_a_database_that_a_job_cannot_have_is_refused(db: str, says: str) -> None:
