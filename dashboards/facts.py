@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dashboards import numbers, progress
+from sizer.methods import method_class
+from studies.pruning import pruner_of
 
 if TYPE_CHECKING:
     from studies.retrain import Retraining
@@ -31,6 +33,8 @@ def facts(spec: Mapping[str, Any], data: Mapping[str, Any] | None = None) -> dic
     for name, arm in spec["arms"].items():
         if "stage" not in arm:
             said[name] = drawn(name, arm, spec["sampler"])
+    if pruned := pruning(spec):
+        said["pruning"] = pruned
     if unequal := differences(spec):
         said["not equal"] = "; ".join(unequal)
     return said
@@ -82,6 +86,21 @@ def drawn(name: str, arm: Mapping[str, Any], sampler: str) -> str:
     method = [] if arm["method"] == name else [f"method {arm['method']}"]
     by = [str(arm.get("sampler", sampler))] if ranges else []
     return ", ".join([*method, *parts, *by])
+
+
+def pruning(spec: Mapping[str, Any]) -> str:
+    """What ends which arms' trials early: "hyperband (reduction_factor 4): fixed"; empty where nothing does."""
+    arms = {name: given for name in spec["arms"] if (given := pruner_of(spec, name)) is not None}
+    by: dict[str, list[str]] = {}
+    for name, given in arms.items():
+        settings = ", ".join(f"{key} {value}" for key, value in given.items() if key != "name")
+        by.setdefault(f"{given['name']} ({settings})" if settings else given["name"], []).append(name)
+    if "pruner" in spec and spec["pruner"] not in arms.values():
+        by[spec["pruner"]["name"]] = ["no arm, as those that size themselves have it by a field of their own alone"]
+    lines = [f"{pruner}: {', '.join(names)}" for pruner, names in by.items()]
+    if sizing := [name for name in arms if method_class(spec["arms"][name]["method"]).sizes]:
+        lines.append(f"pruning by accuracy tends to kill small networks, which {', '.join(sizing)} looks for")
+    return "; ".join(lines)
 
 
 def differences(spec: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from plotly.subplots import make_subplots
 
 from dashboards import numbers
 from dashboards.scales import ScoreAxis
-from studies.compare import Comparison, finished
+from studies.compare import Comparison, finished, with_network
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
@@ -62,12 +62,18 @@ def template(dark: bool = False) -> dict[str, Any]:
 def boxes(trials: pd.DataFrame, task: str = "classification") -> go.Figure:
     """Figure 2: test accuracy at the best validation epoch, a box an arm and every trial as a point.
 
-    The box is the quartiles, its line the median; the whiskers go to the worst and the best trial.
+    The box is the quartiles, its line the median; the whiskers go to the worst and the best trial. An open mark is a
+    trial that was pruned, where it then stood: it is in no box.
     """
     done, colour = finished(trials), colours(trials["arm"])
-    axis = ScoreAxis.of(done["test_accuracy"], task)
+    pruned = with_network(trials[trials["state"] == "PRUNED"])
+    axis = ScoreAxis.of([*done["test_accuracy"], *pruned["test_accuracy"]], task)
     figure = go.Figure()
     for place, arm in enumerate(colour):
+        cut = pruned[pruned["arm"] == arm].sort_values(["test_accuracy", "number"])
+        if len(cut):
+            marks = _points(arm, cut, axis.place(cut["test_accuracy"]), _scattered(place, len(cut)), colour, task)
+            figure.add_trace(marks.update(marker_symbol=f"{marks.marker.symbol}-open"))
         rows = done[done["arm"] == arm].sort_values(["test_accuracy", "number"])
         if rows.empty:
             continue
@@ -90,9 +96,7 @@ def boxes(trials: pd.DataFrame, task: str = "classification") -> go.Figure:
                 showlegend=False,
             )
         )
-        # The golden ratio spreads neighbours in rank far apart, and does so alike each time.
-        scatter = [place + 0.42 * ((rank * 0.618034) % 1 - 0.5) for rank in range(len(values))]
-        figure.add_trace(_points(arm, rows, values, scatter, colour, task))
+        figure.add_trace(_points(arm, rows, values, _scattered(place, len(values)), colour, task))
     figure.update_layout(template=template(), height=110 + 78 * max(1, len(colour)), showlegend=False)
     figure.update_xaxes(axis.layout("Test"))
     figure.update_yaxes(
@@ -135,7 +139,7 @@ def expected_best(comparison: Comparison, against: str = "trials") -> go.Figure:
     figure.update_layout(template=template(), height=380)
     figure.update_yaxes(axis.layout("Expected best"))
     if against == "flops":
-        spent = [n * (arm.cost or 0.0) for arm in comparison.arms for n in (1, arm.finished)]
+        spent = [n * (arm.cost or 0.0) for arm in comparison.arms for n in (1, len(arm.expected))]
         figure.update_xaxes(positive_axis(spent), title_text="Training FLOPs spent")
     else:
         most = max((len(arm.expected) for arm in begun), default=1)
@@ -234,6 +238,11 @@ def knob_effect(trials: pd.DataFrame, arm: str, task: str = "classification") ->
     return figure
 
 
+def _scattered(place: int, count: int) -> list[float]:
+    """Points around a place: the golden ratio spreads neighbours in rank far apart, and does so alike each time."""
+    return [place + 0.42 * ((rank * 0.618034) % 1 - 0.5) for rank in range(count)]
+
+
 def _points(
     arm: str,
     rows: pd.DataFrame,
@@ -278,9 +287,10 @@ def _described(row: dict[Any, Any], task: str) -> str:
     """A trial (or one of its epochs) for the hover label."""
     name = numbers.score_name(task)
     knob = f", {escape(str(row['knob_name']))} {numbers.knob(row['knob'])}" if row.get("knob_name") else ""
-    collapsed = ", collapsed later" if row.get("status") == "collapsed" else ""
+    said = {"collapsed": ", collapsed later", "pruned": f", pruned ({escape(str(row.get('reason', '')))})"}
+    later = said.get(str(row.get("status")), "")
     return (
-        f"<b>{escape(str(row['arm']))}</b> trial {row['number']}, epoch {row['epoch']}{knob}{collapsed}<br>"
+        f"<b>{escape(str(row['arm']))}</b> trial {row['number']}, epoch {row['epoch']}{knob}{later}<br>"
         f"test {name} {numbers.score(row['test_accuracy'], task)}, "
         f"validation {numbers.score(row['val_accuracy'], task)}<br>"
         f"{numbers.count(row['parameters'])} parameters<br>{widths_text(row['widths'])}"

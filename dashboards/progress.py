@@ -151,10 +151,10 @@ class Bars:
         self._move(arm, text)
 
     def trial(self, arm: str, number: int, state: str, status: str, reason: str) -> None:
-        """Moves the arm's bar; a trial that did not complete is named above the bars."""
+        """Moves the arm's bar; a trial that neither completed nor was pruned is named above the bars."""
         best = self._arms.end(arm, number)
         self._move(arm, None)
-        if status != "complete":
+        if status not in ("complete", "pruned"):
             self.note(f"{arm}: {ended(number, best, status, reason, self._task, self._noun)}")
 
     def note(self, line: str) -> None:

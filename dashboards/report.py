@@ -24,13 +24,20 @@ named and do not count.</p>
 <p>Medians and <b>quartiles</b> are over trials; <b>spread</b> is the interquartile range, tested with Brown-Forsythe.
 <b>Chosen</b> is the test score of the trial with the best validation score. <b>Expected best of n</b> is that of the
 best-validated among n of the trials drawn without replacement, computed exactly; its cost is n times the training
-FLOPs spent for each finished trial, those of failed ones included. Training FLOPs count forward and backward passes.
+FLOPs spent for each of these trials, those of failed ones included. Training FLOPs count forward and backward passes.
 <b>p median</b> is a two-sided Mann-Whitney U test; the interval is a percentile bootstrap of the difference of medians
 (10,000 resamples, fixed seed); <b>params</b> is the sizing arm's median over the baseline's. <b>Half of trials</b> is
 the epoch by which half of an arm's trials had reached the named validation score, the lowest of the arms' medians.</p>
 <p>An axis marked "log error" spaces scores by the logarithm of what is missing to a perfect one, so that trials that
 are all good can be told apart beside bad ones. In the figures: drag to zoom, double-click to go back, click an arm in
 a legend to hide it, point at a mark to read its widths.</p>
+"""
+
+PRUNED = """
+<p>Trials that were pruned are in no median, quartile or test: what was left of their arm is a selection. They do count
+in the expected best of n, where n is of all trials: with what they had cost and reached, but behind every trial that
+was trained to its end, as their weights are not kept. A sweep of fewer trials would have pruned others, so that for
+such an arm this is exact for all its trials and an estimate for fewer.</p>
 """
 
 ROUNDS = (
@@ -139,6 +146,8 @@ def _distribution(comparison: Comparison, colours: Mapping[str, str]) -> str:
         f"Test {numbers.score_name(comparison.task)} at the best validation epoch. Every trial is a point; the box "
         "spans the quartiles, its line is the median, the whiskers reach the worst and the best trial."
     )
+    if any(arm.pruned for arm in comparison.arms):
+        caption += " An open mark is a trial that was pruned, as it was then; it is in no box."
     return (
         f"<section><h2>How the trials are distributed</h2>{plot('boxes', caption)}"
         f"{table(tables.accuracies(comparison), colours)}"
@@ -282,4 +291,5 @@ def _reduction(trials: pd.DataFrame, known: Mapping[str, Mapping[str, int]], plo
 def _methods(comparison: Comparison) -> str:
     failed = tables.failures(comparison)
     named = f"<h3>Trials that gave no network</h3>{bullets(failed)}" if failed else ""
-    return f'<section><h2>How this was computed</h2><div class="quiet">{METHOD}</div>{named}</section>'
+    pruned = PRUNED if any(arm.pruned for arm in comparison.arms) else ""
+    return f'<section><h2>How this was computed</h2><div class="quiet">{METHOD}{pruned}</div>{named}</section>'

@@ -177,7 +177,7 @@ def retrained(results: Sequence[Trained], task: str) -> Table:
 
 def findings(comparison: Comparison) -> list[str]:
     """The comparison in plain sentences, then the notes on what did not count."""
-    spreads = [arm for arm in comparison.arms if arm.finished > 2]
+    spreads = [arm for arm in comparison.arms if arm.finished > 2 and not arm.pruned]
     lines = [pair.sentence for pair in comparison.pairs]
     lines += [_reach(reach, comparison.task) for reach in comparison.reaches]
     if comparison.spread_p is not None:

@@ -19,8 +19,6 @@ from dashboards import numbers, tables
 from studies.arms import planned
 from studies.compare import Comparison
 
-STATES = ("COMPLETE", "FAIL", "RUNNING", "WAITING")
-
 
 def print_table(console: Console, content: tables.Table) -> None:
     """A table of text, numbers to the right."""
@@ -90,20 +88,25 @@ def print_status(
     """Where an evaluation stands: its arms, trials by state, epochs done, and what failed."""
     console.rule(f"[bold]{escape(name)}", align="left", style="dim")
     console.print(f" {spec['data']}, {spec['network']}; {driver}", highlight=False, markup=False)
-    rows = []
+    cut = trials["state"] == "PRUNED"
+    told = []
     for arm in spec["arms"]:
         own = trials[trials["arm"] == arm]
         states = own["state"].value_counts()
-        failed = int(states.get("FAIL", 0))
-        done, running = int(states.get("COMPLETE", 0)), int(states.get("RUNNING", 0))
-        waiting = max(0, planned(spec, arm) - done - failed - running)
-        collapsed = int(((own["state"] == "COMPLETE") & (own["status"] == "collapsed")).sum())
-        epochs = int((history["arm"] == arm).sum())
-        rows.append((arm, *(str(count) for count in (done, collapsed, failed, running, waiting)), f"{epochs:,}"))
-    columns = ("arm", "complete", "of them collapsed", "failed", "running", "to do", "epochs done")
+        counts = {
+            "complete": int(states.get("COMPLETE", 0)),
+            "of them collapsed": int(((own["state"] == "COMPLETE") & (own["status"] == "collapsed")).sum()),
+            **({"pruned": int(states.get("PRUNED", 0))} if cut.any() else {}),
+            "failed": int(states.get("FAIL", 0)),
+            "running": int(states.get("RUNNING", 0)),
+        }
+        begun = sum(counts.values()) - counts["of them collapsed"]
+        told.append({"arm": arm, **counts, "to do": max(0, planned(spec, arm) - begun)})
+        told[-1]["epochs done"] = f"{int((history['arm'] == arm).sum()):,}"
     each = planned(spec, next(arm for arm, values in spec["arms"].items() if "stage" not in values))
     title = f"Trials, {each} planned an arm"
-    print_table(console, tables.Table(title=title, columns=columns, rows=tuple(rows)))
+    rows = tuple(tuple(str(cell) for cell in row.values()) for row in told)
+    print_table(console, tables.Table(title=title, columns=tuple(told[0]), rows=rows))
     bad = trials[(trials["state"] == "FAIL") | (trials["status"].isin(["collapsed"]))]
     if len(bad):
         console.print()

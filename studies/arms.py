@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 
 from sizer import methods
 from sizer.errors import InputError, unknown
+from studies.pruning import Pruner
 
 _KNOBS = {kind.knob.name for kind in map(methods.method_class, methods.names()) if kind.knob}
-_LISTS = {"knob", "settings", "enqueue", "start", "learning_rate"}
+_LISTS = {"knob", "settings", "enqueue", "start", "learning_rate", "pruner"}
 Rate = Annotated[float, Field(gt=0)]
 Width = Annotated[int, Field(ge=1)]
 TRIES = 5
@@ -93,6 +94,7 @@ class Arm(Strict):
         weight_decay: Baselines with an L2 penalty: its range.
         learning_rate: Overrides the plan's, for this arm only. Of a list (a grid) a stage chooses by validation.
         epochs, batch_size, optimizer, sampler: Override the plan's, for this arm only.
+        pruner: Overrides the plan's, which a sizing arm does not have; see `studies.pruning`.
         stage: What a stage looks for, `learning_rate` or `knob`; None in an arm that a plan names.
     """
 
@@ -110,6 +112,7 @@ class Arm(Strict):
     batch_size: int | None = Field(default=None, ge=1)
     optimizer: str | None = None
     sampler: str | None = None
+    pruner: Pruner | None = None
     stage: Literal["learning_rate", "knob"] | None = None
 
     @property

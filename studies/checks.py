@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sizer import datasets, methods, networks
 from sizer.errors import InputError, unknown
 from sizer.training import OPTIMIZERS
+from studies import pruning
 from studies.arms import Range
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ def check(plan: Plan) -> None:
             _check_sizing(where, arm, plan)
         else:
             _check_baseline(where, arm, plan, sampler)
+    _check_pruners(plan)
 
 
 def _check_sizing(where: str, arm: Arm, plan: Plan) -> None:
@@ -113,6 +116,36 @@ def _check_baseline(where: str, arm: Arm, plan: Plan, sampler: str) -> None:
             raise InputError(f"{where}: widths and depth are whole numbers from 1, got {bounds.low:g}..{bounds.high:g}")
     for point in arm.enqueue:
         _check_point(where, point, decays, plan, arm)
+
+
+def _check_pruners(plan: Plan) -> None:
+    spec = plan.spec()
+    if plan.pruner is not None:
+        _created("pruner", spec["pruner"], plan.epochs)
+    for name, arm in plan.arms.items():
+        where = f"arms.{name}.pruner" if arm.pruner is not None else "pruner"
+        given = pruning.pruner_of(spec, name)
+        if given is None:
+            continue
+        _created(where, given, plan.setting(name, "epochs"))
+        if plan.folds is not None:
+            raise InputError(f"{where}: every point is wanted in all {plan.folds} folds; leave out {given['name']}")
+        if taking := [other for other, each in plan.every.items() if name in each.waits_for(other)]:
+            raise InputError(
+                f"{where}: {taking[0]} takes something from {name}, which must not depend on what was pruned;"
+                f' give {name} pruner = "{pruning.NONE}"'
+            )
+        if arm.taken is not None and not arm.sizes and arm.weight_decay is None:
+            raise InputError(
+                f"{where}: {name} draws nothing, so that {given['name']} would pick lucky seeds; leave it out"
+            )
+
+
+def _created(where: str, given: Mapping[str, Any], epochs: int) -> None:
+    try:
+        pruning.create(given, epochs)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def _check_point(where: str, point: float | dict[str, Any], decays: bool, plan: Plan, arm: Arm) -> None:

@@ -40,6 +40,8 @@ WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(4 * 2**30),
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # How long a trial that was ended early may take to leave its worker. After that Tune drops the next one, unsaid.
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
 }
 _SHARED_MEMORY = 128 * 2**20
 _LONGEST_TEMP = 40

@@ -3,6 +3,12 @@
 The frames are those of `studies.query`: one row a trial, and one row a trial and epoch. What is compared is the
 distribution over trials of the *test* accuracy at the best *validation* epoch; the test set chooses nothing.
 Accuracies are fractions here (R^2 in a regression); the sentences say them in percent.
+
+Of an arm with pruned trials, those that were trained to their end are a selection: they are described, but not tested
+against others. It is compared by its expected best of n, where n counts every trial that was begun. A pruned one costs
+what it was trained for and counts with what it had reached, but is chosen only where none was trained to its end, as
+its weights are not kept. A sweep of n trials alone might have pruned others, so that of such an arm this is exact for
+all its trials, and an estimate for fewer.
 """
 
 from __future__ import annotations
@@ -25,11 +31,12 @@ class Arm:
     """What one arm's trials gave. Values are None where no finished trial gives one.
 
     `begun` says whether there is any trial; `finished` trials are the distribution (collapsed ones among them);
-    `failed` ones gave no network, and `failures` names them. Medians, quartiles, `best`, `worst` and `spread` (the
-    interquartile range) are of test accuracy. `chosen` is the test accuracy of the trial with the best validation
-    accuracy. `parameters`, `units`, `training_flops` and `seconds` are medians over trials. `cost` is training FLOPs
-    for each finished trial, with what failed trials used shared among them. `expected[n - 1]` is the expected best of n
-    trials. Half of the trials reached the comparison's threshold by `half_epoch`, `reached` is the share that ever did.
+    `pruned` ones were ended early; `failed` ones gave no network, and `failures` names them. Medians, quartiles,
+    `best`, `worst` and `spread` (the interquartile range) are of the finished trials' test accuracy. `chosen` is that
+    of the one with the best validation accuracy. `parameters`, `units`, `training_flops` and `seconds` are their
+    medians. `expected[n - 1]` is the expected best of n trials, finished or pruned. `cost` is training FLOPs for each
+    of these, with what failed trials used shared among them. Half of the finished trials reached the comparison's
+    threshold by `half_epoch`, `reached` is the share that ever did.
     """
 
     name: str
@@ -38,6 +45,7 @@ class Arm:
     trials: int
     finished: int
     collapsed: int
+    pruned: int
     failed: int
     unfinished: int
     begun: bool
@@ -99,8 +107,8 @@ class Reach:
     """What it costs a sizing arm until its expected best is the baselines' best.
 
     `target` is the test accuracy of the network that validation chooses among all trials of a baseline arm, in the arm
-    where it is highest: `baseline`, which spent `baseline_trials` and `baseline_flops`. `trials` and `flops` are the
-    sizing arm's, None where all its trials are not enough.
+    where it is highest: `baseline`, which spent `baseline_trials` and `baseline_flops`, on pruned ones, too.
+    `trials` and `flops` are the sizing arm's, None where all its trials are not enough.
     """
 
     arm: str
@@ -117,7 +125,7 @@ class Comparison:
     """Arms in the frame's order, sizing arms against baselines, and notes on what could not be compared.
 
     `threshold` is the validation accuracy that `Arm.half_epoch` and `Arm.reached` speak of; `spread_p` tests whether
-    the arms' spreads differ (Brown-Forsythe over all arms with two finished trials or more).
+    the arms' spreads differ (Brown-Forsythe over all arms with two finished trials or more, and none pruned).
     """
 
     task: str
@@ -160,8 +168,10 @@ def compare(
         _arm(name, method, planned, groups[name], done[name], epochs.get(name), threshold)
         for name, method in methods.items()
     )
-    usable = [arm for arm in described if arm.finished > 1]
-    scores = {arm.name: _sorted(done[arm.name], "test_accuracy") for arm in usable}
+    usable = [arm for arm in described if len(arm.expected) > 1]
+    scores = {
+        arm.name: _sorted(done[arm.name], "test_accuracy") for arm in usable if arm.finished > 1 and not arm.pruned
+    }
     sizing = [arm for arm in usable if arm.sizes]
     baselines = [arm for arm in usable if not arm.sizes]
     return Comparison(
@@ -169,7 +179,12 @@ def compare(
         threshold=threshold,
         spread_p=spread_test(list(scores.values())),
         arms=described,
-        pairs=tuple(_pair(a, b, scores[a.name], scores[b.name], task) for a in sizing for b in baselines),
+        pairs=tuple(
+            _pair(a, b, scores[a.name], scores[b.name], task)
+            for a in sizing
+            for b in baselines
+            if a.name in scores and b.name in scores
+        ),
         reaches=_reaches(sizing, baselines),
         notes=_notes(described),
     )
@@ -177,7 +192,12 @@ def compare(
 
 def finished(trials: pd.DataFrame) -> pd.DataFrame:
     """The trials that count in the distribution: told complete, with an epoch to show; collapsed ones count."""
-    return trials[(trials["state"] == "COMPLETE") & trials["val_accuracy"].notna() & trials["test_accuracy"].notna()]
+    return with_network(trials[trials["state"] == "COMPLETE"])
+
+
+def with_network(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials that have an epoch to show."""
+    return trials[trials["val_accuracy"].notna() & trials["test_accuracy"].notna()]
 
 
 def ranked(trials: pd.DataFrame) -> pd.DataFrame:
@@ -194,10 +214,11 @@ def _arm(
     epochs: pd.DataFrame | None,
     threshold: float | None,
 ) -> Arm:
-    ended = rows["state"].isin(["COMPLETE", "FAIL"])
-    dropped = rows[ended & ~rows.index.isin(done.index)]
+    ended, cut = rows["state"].isin(["COMPLETE", "PRUNED", "FAIL"]), rows["state"] == "PRUNED"
+    dropped = rows[ended & ~cut & ~rows.index.isin(done.index)]
     test = _sorted(done, "test_accuracy")
-    expected = expected_best(ranked(done)["test_accuracy"].to_numpy(dtype=np.float64))
+    counted = [ranked(done), ranked(with_network(rows[cut]))] if len(done) else [done]
+    expected = expected_best(np.concatenate([each["test_accuracy"].to_numpy(dtype=np.float64) for each in counted]))
     spent = float(rows.loc[ended, "training_flops"].fillna(0).sum())
     half_epoch, reached = _epochs_to(threshold, done, epochs)
     lower, median, upper = np.percentile(test, [25, 50, 75]).tolist() if len(test) else (None, None, None)
@@ -208,6 +229,7 @@ def _arm(
         trials=max(len(rows), planned),
         finished=len(done),
         collapsed=int((done["status"] == "collapsed").sum()),
+        pruned=int(cut.sum()),
         failed=len(dropped),
         unfinished=max(len(rows), planned) - int(ended.sum()),
         begun=len(rows) > 0,
@@ -223,7 +245,7 @@ def _arm(
         units=_median(done, "units"),
         training_flops=_median(done, "training_flops"),
         seconds=_median(done, "seconds"),
-        cost=spent / len(done) if len(done) else None,
+        cost=spent / len(expected) if len(expected) else None,
         expected=tuple(expected.tolist()),
         half_epoch=half_epoch,
         reached=reached,
@@ -278,8 +300,8 @@ def _reaches(sizing: list[Arm], baselines: list[Arm]) -> tuple[Reach, ...]:
                 target=target,
                 trials=trials,
                 flops=None if trials is None else trials * (arm.cost or 0.0),
-                baseline_trials=chosen.finished,
-                baseline_flops=chosen.finished * (chosen.cost or 0.0),
+                baseline_trials=len(chosen.expected),
+                baseline_flops=len(chosen.expected) * (chosen.cost or 0.0),
             )
         )
     return tuple(result)
@@ -292,18 +314,24 @@ FEW = 6
 def _notes(arms: Sequence[Arm]) -> tuple[str, ...]:
     notes = []
     for arm in arms:
-        if arm.finished < 2:
+        if len(arm.expected) < 2:
             count = "1 finished trial" if arm.finished == 1 else "no finished trial"
             notes.append(f"{arm.name}: {count}, too few to compare (2 or more are needed)")
         if arm.unfinished:
             notes.append(f"{arm.name}: {arm.unfinished} of {arm.trials} trials not ended yet, so this is how it stands")
         if arm.collapsed:
             notes.append(f"{arm.name}: {arm.collapsed} of {arm.trials} trials collapsed (a layer emptied); they count")
+        if arm.pruned:
+            notes.append(
+                f"{arm.name}: {arm.pruned} of {arm.trials} trials were pruned, so that the {arm.finished} of its"
+                " distribution are a selection and no test is made with them; expected best of n counts all, and what"
+                " they cost"
+            )
         if arm.failed:
             notes.append(f"{arm.name}: {arm.failed} of {arm.trials} trials gave no network; they do not count")
     if not any(arm.sizes for arm in arms) or all(arm.sizes for arm in arms):
         notes.append("a sizing arm and a baseline arm are needed for a comparison of the two")
-    elif few := [arm.name for arm in arms if 1 < arm.finished < FEW]:
+    elif few := [arm.name for arm in arms if 1 < arm.finished < FEW and not arm.pruned]:
         notes.append(f"fewer than {FEW} finished trials ({', '.join(few)}): the 95 % intervals are too narrow")
     return tuple(notes)
 

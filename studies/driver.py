@@ -17,12 +17,15 @@ import optuna
 from optuna.trial import TrialState
 
 from sizer import Epoch, best_epoch
-from studies import search, stages, weights
+from studies import pruning, search, stages, weights
 from studies.database import Database
 from studies.lease import Lease
 from studies.plan import Plan
 from studies.records import Records
 from studies.stages import Ended, Resolved
+
+PRUNED = "pruned"
+"""Our status of a trial that was ended early, whose state is PRUNED."""
 
 
 class Watch(Protocol):
@@ -68,6 +71,7 @@ class Driver:
         self._waiting: dict[str, list[int]] = {}
         self._members: dict[int, dict[str, Any]] = {}
         self._resolved: dict[str, Resolved] = {}
+        self._pruned_by: dict[str, str] = {}
         self._shape: tuple[tuple[int, ...], int] = ((), 0)
 
     def begin(self, data: dict[str, Any]) -> None:
@@ -81,6 +85,10 @@ class Driver:
         self._shape = tuple(data["input_shape"]), int(data["outputs"])
         for arm in self.plan.every:
             study = self._study(arm)
+            given = pruning.pruner_of(spec, arm)
+            if given is not None:
+                study.pruner = pruning.create(given, self.plan.setting(arm, "epochs"))
+                self._pruned_by[arm] = given["name"]
             if study.user_attrs.get("plan") != spec:
                 study.set_user_attr("plan", spec)
                 study.set_user_attr("arm", arm)
@@ -123,10 +131,10 @@ class Driver:
         Raises:
             InputError: An arm takes something from another of which no trial gave a network.
         """
-        if self._adoptable:
-            arm, row = self._adoptable.pop(0)
-            trial = search.adopt(self.plan, arm, self._studies[arm], row, self._open(arm))
-            return self._member(arm, trial, known=self._known(trial._trial_id))
+        while self._adoptable:
+            member = self._adopt(*self._adoptable.pop(0))
+            if member is not None:
+                return member
         ready = [arm for arm in self.plan.every if self._to_ask(arm) and self._is_ready(arm)]
         if not ready:
             return None
@@ -139,6 +147,25 @@ class Driver:
         self._records.forget(trial._trial_id)
         shutil.rmtree(self._folder(arm, trial.number), ignore_errors=True)
         return self._member(arm, trial, known=0)
+
+    def _adopt(self, arm: str, row: optuna.trial.FrozenTrial) -> dict[str, Any] | None:
+        """Takes over what an earlier driver left RUNNING; None where it is, or was, to be pruned: then it ends here.
+
+        Successive halving lets a trial pass that it has ranked. One that was killed between that and the first word of
+        its end goes on, to the next rung at most.
+        """
+        trial = search.adopt(self.plan, arm, self._studies[arm], row, self._open(arm))
+        trial_id, known = trial._trial_id, self._known(trial._trial_id)
+        member = self._member(arm, trial, known)
+        reason = str(row.user_attrs["reason"]) if row.user_attrs.get("status") == PRUNED else ""
+        if known:
+            last = self._records.epochs(trial_id)[known - 1]
+            self._records.epoch(trial_id, last)  # its value for Optuna may not have been written
+            reason = reason or self._prunes(member, last)
+        if not reason:
+            return member
+        self.end(trial_id, PRUNED, reason)
+        return None
 
     def _ask(self, arm: str, number: int, queued: bool) -> optuna.Trial:
         """Asks for trial `number`, once: where the answer was lost, the row may stand already."""
@@ -178,18 +205,44 @@ class Driver:
         found = [(row, _best(self._records.epochs(row._trial_id))) for row in rows]
         return [Ended(row.number, row.params, best) for row, best in found if best is not None]
 
-    def epoch(self, trial_id: int, epoch: Epoch) -> None:
-        """A worker finished an epoch: it is committed when this returns. The watch hears of it once."""
+    def epoch(self, trial_id: int, epoch: Epoch) -> bool:
+        """A worker finished an epoch: it is committed when this returns. The watch hears of it once.
+
+        Returns:
+            Whether the trial is to train on. If not, it was pruned, and has ended.
+        """
         member = self._members[trial_id]
         self._records.epoch(trial_id, epoch)
         if epoch.epoch > member["known"]:
             member["known"] = epoch.epoch
             self.watch.epoch(member["arm"], member["number"], epoch, member["epochs"])
+        reason = self._prunes(member, epoch)
+        if reason:
+            self.end(trial_id, PRUNED, reason)
+        return not reason
+
+    def cut(self, trial_id: int, by: str) -> None:
+        """Training of a trial was stopped from outside; one that has not ended is PRUNED by that."""
+        if member := self._members.get(trial_id):
+            epochs = self._records.epochs(trial_id)
+            reason = _cut_short(by, member, epochs[-1]) if epochs else f"{by}: before its first epoch"
+            self.end(trial_id, PRUNED, reason)
+
+    def _prunes(self, member: dict[str, Any], epoch: Epoch) -> str:
+        """Why the arm's pruner ends a trial after an epoch; empty where it does not, or nothing is left to be saved."""
+        name = self._pruned_by.get(member["arm"])
+        if name is None or epoch.epoch >= member["epochs"]:
+            return ""
+        study, trial_id = self._studies[member["arm"]], member["trial_id"]
+        # As Trial.should_prune does; a Trial would have the sampler draw first.
+        prunes = study.pruner.prune(study, self._database.storage.get_trial(trial_id))
+        return _cut_short(name, member, epoch) if prunes else ""
 
     def end(self, trial_id: int, status: str, reason: str, **more: Any) -> None:
         """A trial ended: its best epoch, architecture and weights are written and Optuna is told.
 
-        `more` is `device`, `traceback` and the method's `notes` of the run, as far as there are any.
+        One that was pruned is told so with its last value, and its weights are not kept. `more` is `device`,
+        `traceback` and the method's `notes` of the run, as far as there are any.
 
         Every step can be done again, so that a driver killed between two of them does no harm: while the row is
         RUNNING it is adopted, and afterwards the run's folder says that its weights are still to be looked at.
@@ -203,13 +256,15 @@ class Driver:
             "best_epoch": best.epoch, "test_accuracy": best.test_accuracy, "parameters": best.parameters,
             "flops": best.flops, "widths": best.widths,
         } if best else {}  # fmt: skip
-        said = {"status": status, "reason": reason, **more}
+        # Status and reason first: the next driver goes by them where this one is killed before Optuna is told.
+        said = {"reason": reason, "status": status, **more}
+        self._records.attributes(trial_id, {**{key: value for key, value in said.items() if value}, **found})
         self._records.architecture(trial_id, best.widths if best else {})
-        self._records.attributes(trial_id, {**found, **{key: value for key, value in said.items() if value}})
-        search.tell(self._studies[arm], number, best.val_accuracy if best and complete else None)
+        value = best.val_accuracy if best and complete else None
+        state = search.tell(self._studies[arm], number, value, pruned=status == PRUNED)
         self._keep_weights(arm, trial_id, number, Path(member["folder"]), complete=complete)
         self.ended[arm][status] += 1
-        self.watch.trial(arm, number, "COMPLETE" if complete else "FAIL", status, reason)
+        self.watch.trial(arm, number, state.name, status, reason)
 
     def known(self, trial_id: int) -> int:
         """The last epoch of a trial in flight that is written."""
@@ -259,6 +314,10 @@ class Driver:
 def run_folder(database: Database, study_name: str, number: int | str) -> Path:
     """Where a trial in flight keeps its state; a study's name stands in it with `+` for `/`."""
     return database.runs / f"{study_name.replace('/', '+')}-{number}"
+
+
+def _cut_short(by: str, member: dict[str, Any], epoch: Epoch) -> str:
+    return f"{by}: {epoch.val_accuracy:.3f} after epoch {epoch.epoch} of {member['epochs']}"
 
 
 def _best(epochs: list[Epoch]) -> Epoch | None:

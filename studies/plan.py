@@ -23,6 +23,7 @@ from sizer.datasets import Data
 from sizer.errors import InputError, unknown
 from studies import checks
 from studies.arms import Arm, Range, Rate, Strict, Taken, Width, named, planned, with_stages
+from studies.pruning import NONE, Pruner
 
 
 class Plan(Strict):
@@ -44,6 +45,8 @@ class Plan(Strict):
         seed: Trial k of every arm trains with seed + k; the validation split is drawn from `seed`.
         validation: The share of the training set held out to choose by, strictly between 0 and 1.
         sampler: One of random, grid, qmc, tpe, gp.
+        pruner: What ends trials of the baselines early, by validation accuracy: a name, or a table of a name and
+            arguments; see `studies.pruning`.
 
     Raises:
         InputError: A value is wrong; the message names the field, the value and what would be right.
@@ -64,6 +67,7 @@ class Plan(Strict):
     optimizer: str = "adam"
     validation: float = Field(default=0.2, gt=0, lt=1)
     sampler: str = "random"
+    pruner: Pruner | None = None
     arms: dict[str, Arm] = Field(min_length=1)
     # What the user's own functions are is settled once: their files may be edited while a sweep runs.
     _codes: dict[str, usercode.Code] = PrivateAttr(default_factory=dict)
@@ -93,6 +97,11 @@ class Plan(Strict):
         if not all(re.match(checks.NAME, part) for part in name.split("/")):
             raise ValueError("must be letters, digits, '.', '_' or '-'")
         return name
+
+    @field_validator("pruner")
+    @classmethod
+    def _no_pruner(cls, pruner: Pruner | None) -> Pruner | None:
+        return None if pruner is not None and pruner.name == NONE else pruner
 
     @property
     def every(self) -> Mapping[str, Arm]:

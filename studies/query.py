@@ -73,12 +73,12 @@ def trials(db: str | Path | Database, plan_name: str) -> pd.DataFrame:
     """One row a trial of every arm, in the order of arms and numbers; its figures are those of its best epoch.
 
     Columns: arm, method, stage (what a stage looks for; "" of an arm), trial_id, number; point and fold (of
-    cross-validation, else the number and none); state (Optuna's: COMPLETE, FAIL, RUNNING, WAITING), status (complete,
-    collapsed, diverged, error, or "" while it runs), reason; knob_name and knob (of `fixed` "" and NaN, of `fixed-l2`
-    its weight decay), learning_rate, seed; epoch, val_accuracy, test_accuracy, val_loss, test_loss, parameters, flops
-    (forward, one sample), units and widths (layer -> width) at the best epoch; training_flops, seconds, epochs and
-    peak_memory (bytes) of the whole trial; device; notes (what the method noted, such as its rounds). A trial without
-    an epoch has no figures.
+    cross-validation, else the number and none); state (Optuna's: COMPLETE, PRUNED, FAIL, RUNNING, WAITING), status
+    (complete, collapsed, pruned, diverged, error, or "" while it runs), reason; knob_name and knob (of `fixed` "" and
+    NaN, of `fixed-l2` its weight decay), learning_rate, seed; epoch, val_accuracy, test_accuracy, val_loss, test_loss,
+    parameters, flops (forward, one sample), units and widths (layer -> width) at the best epoch; training_flops,
+    seconds, epochs and peak_memory (bytes) of the whole trial; device; notes (what the method noted, such as its
+    rounds). A trial without an epoch has no figures.
 
     Raises:
         InputError: No such database or evaluation.

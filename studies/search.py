@@ -148,15 +148,18 @@ def point(plan: Plan, name: str, parameters: dict[str, Any], resolved: Resolved 
     return Point(None, widths, float(parameters.get("weight_decay", 0.0)), rate)
 
 
-def tell(study: optuna.Study, number: int, value: float | None) -> None:
-    """Ends a trial with its best validation accuracy, or as failed (None).
+def tell(study: optuna.Study, number: int, value: float | None, *, pruned: bool = False) -> TrialState:
+    """Ends a trial with its best validation accuracy, as failed (None), or as pruned: with its last one, in any case.
 
     A row that somebody ended meanwhile, as the dashboard's FAIL button does, stays as it is.
     """
     state = TrialState.FAIL if value is None else TrialState.COMPLETE
+    if pruned:  # Optuna takes the value that was reported last
+        state, value = TrialState.PRUNED, None
     with warnings.catch_warnings(), contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.tell(number, value, state=state, skip_if_finished=True)
+    return state
 
 
 def sampler(plan: Plan, name: str, number: int) -> BaseSampler:

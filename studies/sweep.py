@@ -62,6 +62,7 @@ def run(
     concurrency: int | None = None,
     address: str | None = None,
     timeout: float | None = None,
+    stopper: Callable[[str, dict[str, Any]], bool] | None = None,
 ) -> Outcome:
     """Runs what is left of an evaluation; where nothing is left, returns at once and writes nothing.
 
@@ -77,6 +78,8 @@ def run(
         concurrency: Trials at once; as many as fit unless given.
         address: A Ray cluster's; a Ray of one's own on this machine unless given.
         timeout: Seconds after which no more is trained.
+        stopper: A stopper of Ray Tune's, or the like: called after each epoch of each trial, of sizing arms too, with a
+            name of the trial and the fields of `sizer.Epoch`. What it ends is PRUNED. (`stop_all` is not called.)
 
     Raises:
         InputError: The plan differs from the one that its study began with, another driver runs it, or the
@@ -123,6 +126,7 @@ def run(
                             gpus=gpus_per_trial,
                             concurrency=min(concurrency or fitting, fitting),
                             check=stop.check,
+                            stopper=stopper,
                         )
             finally:
                 luggage.unpack(plan, opened)

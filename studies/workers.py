@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
-from ray.tune import Callback
+from ray.tune import Callback, Stopper
 from ray.tune.search import Searcher
 
 from sizer import Epoch
@@ -34,7 +34,15 @@ class Halt(BaseException):
     """Leaves Tune's loop at once, from within a callback. Tune handles every Exception itself, and waits."""
 
 
-def run(driver: Driver, *, cpus: float, gpus: float, concurrency: int, check: Callable[[], None]) -> None:
+def run(
+    driver: Driver,
+    *,
+    cpus: float,
+    gpus: float,
+    concurrency: int,
+    check: Callable[[], None],
+    stopper: Callable[[str, dict[str, Any]], bool] | None = None,
+) -> None:
     """Runs trials until the driver has no next one.
 
     Args:
@@ -43,6 +51,7 @@ def run(driver: Driver, *, cpus: float, gpus: float, concurrency: int, check: Ca
         gpus: The share of a GPU a trial.
         concurrency: Trials at once.
         check: Called about ten times a second; what it raises ends the run, `Halt` at once.
+        stopper: As `studies.sweep.run` takes it.
 
     Raises:
         InputError: A worker found that no trial can be set up.
@@ -64,6 +73,7 @@ def run(driver: Driver, *, cpus: float, gpus: float, concurrency: int, check: Ca
                 run_config=tune.RunConfig(
                     storage_path=folder,
                     callbacks=[_Listener(bridge)],
+                    stop=_Epochs(bridge, stopper),
                     failure_config=tune.FailureConfig(max_failures=RESTARTS),
                     verbose=0,
                 ),
@@ -137,8 +147,36 @@ class _Search(Searcher):
         return {}
 
 
+class _Epochs(Stopper):
+    """Hands epochs to the driver, and ends the trials that are to train no further.
+
+    Tune asks its stoppers first of all, so that an epoch is written here before anyone decides by it. The worker's
+    thread stands in its report meanwhile: it takes up no other epoch, and ends there before its actor is used again.
+    """
+
+    def __init__(self, bridge: _Bridge, stopper: Callable[[str, dict[str, Any]], bool] | None) -> None:
+        self._bridge = bridge
+        self._stopper = stopper
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        stopped = False
+        with self._bridge.halting():
+            for row in result["members"]:
+                if "epoch" in row:
+                    goes_on = self._bridge.driver.epoch(row["trial_id"], Epoch.from_dict(row["epoch"]))
+                    asked = self._stopper is not None and self._stopper(trial_id, {**result, **row["epoch"]})
+                    stopped = stopped or not goes_on or asked
+        return stopped
+
+    def stop_all(self) -> bool:
+        return False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
 class _Listener(Callback):
-    """Hands reports to the driver, on the driver's main thread: a row is written before the next is handled."""
+    """Hands ends to the driver, on the driver's main thread: a row is written before the next is handled."""
 
     def __init__(self, bridge: _Bridge) -> None:
         self._bridge = bridge
@@ -153,13 +191,16 @@ class _Listener(Callback):
         driver = self._bridge.driver
         with self._bridge.halting():
             for row in result["members"]:
-                if "epoch" in row:
-                    driver.epoch(row["trial_id"], Epoch.from_dict(row["epoch"]))
-                elif row["status"] == "refused":
+                if row.get("status") == "refused":
                     raise InputError(row["reason"])
-                else:
+                if "status" in row:
                     said = {key: row.get(key) for key in ("device", "traceback", "notes")}
                     driver.end(row["trial_id"], row["status"], row["reason"], **said)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        with self._bridge.halting():
+            for member in trial.config["members"]:
+                self._bridge.driver.cut(member["trial_id"], "Ray Tune")
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         for member in trial.config["members"]:
