@@ -130,7 +130,7 @@ def _check_pruners(plan: Plan) -> None:
         _created(where, given, plan.setting(name, "epochs"))
         if plan.folds is not None:
             raise InputError(f"{where}: every point is wanted in all {plan.folds} folds; leave out {given['name']}")
-        if taking := [other for other, each in plan.every.items() if name in each.waits_for(other)]:
+        if taking := [other for other, each in plan.arms.items() if name in each.waits_for(other)]:
             raise InputError(
                 f"{where}: {taking[0]} takes something from {name}, which must not depend on what was pruned;"
                 f' give {name} pruner = "{pruning.NONE}"'

@@ -1,0 +1,343 @@
+"""Pruning: whose trials it ends, by which rule, and what is left of them in the database, whoever is killed when."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from optuna import pruners
+
+import sizer
+from dashboards import commands
+from sizer import datasets, methods, networks
+from sizer.errors import InputError
+from studies import query, search
+from studies.database import open_database
+from studies.driver import Driver
+from studies.plan import Plan
+from studies.pruning import create, pruner_of
+from studies.sweep import remaining, run
+from tests.studies.sweeps import ARMS, Seen, epoch, rows, small_plan
+from tests.studies.test_driver import Bench, bench, taken
+
+__all__ = ["bench"]
+
+FIXED = {"fixed": ARMS["fixed"]}
+DAS = {"method": "auto-sizing", "alpha": {"low": 1e-6, "high": 1e-3}}
+# Keeps the better half at 1, 2, 4, 8 epochs.
+HALVING = {"name": "successive-halving", "reduction_factor": 2}
+LIKE_OPTUNA: dict[str, tuple[dict[str, Any], pruners.BasePruner]] = {
+    "median": ({"n_startup_trials": 2}, pruners.MedianPruner(n_startup_trials=2)),
+    "percentile": ({"percentile": 60, "n_startup_trials": 1}, pruners.PercentilePruner(60, n_startup_trials=1)),
+    "successive-halving": ({"reduction_factor": 2}, pruners.SuccessiveHalvingPruner(1, reduction_factor=2)),
+    "hyperband": ({}, pruners.HyperbandPruner(min_resource=1, max_resource=9, reduction_factor=3)),
+    "threshold": ({"lower": 0.3, "n_warmup_steps": 2}, pruners.ThresholdPruner(lower=0.3, n_warmup_steps=2)),
+}
+
+
+def fed(driver: Driver, member: dict[str, Any], *values: float, first: int = 1) -> bool:
+    """Reports epochs of these accuracies, as long as the trial is to train on; says whether it then still is."""
+    Path(member["folder"]).mkdir(parents=True, exist_ok=True)
+    return all(driver.epoch(member["trial_id"], epoch(first + at, value)) for at, value in enumerate(values))
+
+
+def ended(bench: Bench) -> list[tuple[Any, ...]]:
+    return bench.rows(
+        "select number, state, value from trials left join trial_values using (trial_id) where state != 'RUNNING'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("pruner", "says"),
+    [
+        ("hyperbnd", "unknown pruner 'hyperbnd'; there are: hyperband, "),
+        ("wilcoxon", "unknown pruner 'wilcoxon'"),
+        (3, 'must be a name such as "hyperband", or { name = "hyperband", ... }, got 3'),
+        ({"reduction_factor": 3}, "name is missing from the plan"),
+        ({"name": "none", "patience": 3}, "none takes no arguments, got patience"),
+        ({"name": "median", "warmup": 3}, "unknown argument of median 'warmup'; there are: n_warmup_steps, "),
+        ({"name": "percentile"}, "percentile is missing: percentile needs it"),
+        ({"name": "threshold"}, "threshold: Either lower or upper must be specified."),
+        ({"name": "threshold", "lower": "0.1"}, "lower: should be a valid number, got '0.1'"),
+        ({"name": "hyperband", "min_resource": 1.5}, "min_resource: should be a valid integer, got 1.5"),
+        ({"name": "hyperband", "min_resource": 3}, "min_resource: hyperband would prune nothing in 3 epochs, got 3"),
+        ({"name": "hyperband", "max_resource": 3}, "max_resource: hyperband goes by the epochs of the plan; leave"),
+        ({"name": "hyperband", "reduction_factor": 1}, "hyperband: The value of `reduction_factor` is 1, but must"),
+    ],
+)
+def test_a_pruner_that_makes_no_sense_is_one_line(pruner: Any, says: str) -> None:
+    for where, values in (
+        ("pruner", {"pruner": pruner}),
+        ("arms.fixed.pruner", {"arms": {"fixed": {**ARMS["fixed"], "pruner": pruner}}}),
+    ):
+        with pytest.raises(InputError) as caught:
+            small_plan(**values)
+        assert str(caught.value).startswith((f"{where}: {says}", f"{where}.{says}"))
+        assert "\n" not in str(caught.value)
+
+
+def test_a_plans_pruner_is_for_baselines_that_draw_their_widths() -> None:
+    arms = {
+        **ARMS,
+        "das": {**DAS, "learning_rate": [1e-3, 1e-4]},
+        "unsized": {"method": "fixed", "widths": {"cut": 0}},
+        "free": {"method": "fixed", "widths": {"low": 4, "high": 16}, "pruner": "none"},
+        "own": {"method": "fixed", "widths": {"low": 4, "high": 16}, "pruner": {"name": "median", "n_min_trials": 2}},
+        "sizing": {**DAS, "pruner": "median", "learning_rate": [1e-3, 1e-4]},
+    }
+    spec = small_plan(pruner="hyperband", arms=arms).spec()
+    assert {arm: given["name"] for arm in spec["arms"] if (given := pruner_of(spec, arm))} == {
+        "fixed": "hyperband", "own": "median", "sizing": "median"}  # fmt: skip
+    assert spec["arms"]["own"]["pruner"] == {"name": "median", "n_min_trials": 2}
+
+
+def test_a_plan_without_a_pruner_is_the_plan_that_it_was() -> None:
+    assert small_plan(pruner="none").spec() == small_plan().spec()
+    assert "pruner" not in str(small_plan().spec())
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"pruner": "median", "folds": 2}, "pruner: every point is wanted in all 2 folds; leave out median"),
+        (
+            {"pruner": "median", "arms": {**FIXED, "das": {**DAS, "match": "fixed"}}},
+            'pruner: das takes something from fixed, which must not depend on what was pruned; give fixed pruner = "n',
+        ),
+        (
+            {"arms": {"das": {**DAS, "pruner": "median"}, "like": {"method": "fixed", "widths": {"mean_of": "das"}}}},
+            "arms.das.pruner: like takes something from das, which",
+        ),
+        (
+            {"arms": {"unsized": {"method": "fixed", "widths": {"cut": 0}, "pruner": "median"}}},
+            "arms.unsized.pruner: unsized draws nothing, so that median would pick lucky seeds; leave it out",
+        ),
+    ],
+)
+def test_where_pruning_would_spoil_a_result_it_is_refused(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        small_plan(**values)
+    assert str(caught.value).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("name", "restarted"), [*((name, False) for name in LIKE_OPTUNA), ("hyperband", True), ("median", True)]
+)
+def test_the_same_trials_are_pruned_at_the_same_epochs_as_by_optuna_itself(
+    bench: Bench, name: str, restarted: bool
+) -> None:
+    """New drivers in the middle of trials change nothing; what was trained to its last epoch is never pruned."""
+    arguments, pruner = LIKE_OPTUNA[name]
+    last, count = 9, 12
+    values = [[round((7 * k % 10) / 10 + at / 100 * (k % 4), 3) for at in range(last)] for k in range(count)]
+
+    def objective(trial: optuna.Trial) -> float:
+        for at, value in enumerate(values[trial.number], 1):
+            trial.report(value, at)
+            if at < last and trial.should_prune():
+                raise optuna.TrialPruned
+        return max(values[trial.number])
+
+    reference = optuna.create_study(study_name="small/fixed", direction="maximize", pruner=pruner)
+    reference.optimize(objective, n_trials=count)
+    plan = small_plan(epochs=last, trials=count, pruner={"name": name, **arguments}, arms=FIXED)
+    driver = bench.start(plan)
+    for k in range(count):
+        member = taken(driver)
+        assert member["number"] == k
+        goes_on = True
+        for at, value in enumerate(values[k], 1):
+            goes_on = goes_on and fed(driver, member, value, first=at)
+            if restarted and goes_on and at in {1, 3}:
+                driver = bench.start(plan)
+                member = taken(driver)
+        if goes_on:
+            driver.end(member["trial_id"], "complete", "")
+    assert driver.next() is None
+    study = optuna.load_study(storage=bench.database.storage, study_name="small/fixed")
+    assert [(row.state, row.value, row.last_step) for row in study.trials] == [
+        (row.state, row.value, row.last_step) for row in reference.trials
+    ]
+    assert {row.state.name for row in study.trials} == {"COMPLETE", "PRUNED"}
+
+
+def test_a_pruned_trial_has_its_last_value_its_reason_and_its_best_epoch(bench: Bench) -> None:
+    plan = small_plan(epochs=4, trials=2, pruner=HALVING, arms=FIXED)
+    driver = bench.start(plan)
+    first, second = taken(driver), taken(driver)
+    assert fed(driver, first, 0.5, 0.6, 0.7, 0.8)
+    driver.end(first["trial_id"], "complete", "")
+    assert fed(driver, second, 0.6)
+    assert not driver.epoch(second["trial_id"], epoch(2, 0.412, width=6))
+    assert ended(bench) == [(0, "COMPLETE", 0.8), (1, "PRUNED", 0.412)]
+    row = query.trials(bench.path, "small").iloc[1]
+    assert (row["status"], row["reason"]) == ("pruned", "successive-halving: 0.412 after epoch 2 of 4")
+    assert (row["epoch"], row["val_accuracy"], row["epochs"], row["widths"]) == (1, 0.6, 2, {"dense1": 8})
+    assert bench.rows("select trial_id, width from sizer_architectures") == [(1, 8), (2, 8)]
+    assert bench.rows("select distinct trial_id from sizer_weights") == []  # the helper leaves no weights
+    assert not Path(second["folder"]).exists()
+    assert isinstance(driver.watch, Seen)
+    assert driver.watch.of("trial")[-1][:4] == ("fixed", "1", "PRUNED", "pruned")
+    assert remaining(bench.database, plan) == 0
+    assert query.best(bench.path, "small")["number"] == 0
+
+
+def test_a_sizing_arm_is_pruned_by_a_field_of_its_own_alone(bench: Bench) -> None:
+    falling = [[0.9, 0.9, 0.9], [0.1, 0.1, 0.1]]
+
+    def states(plan: Plan) -> list[str]:
+        driver = bench.start(plan)
+        for values in falling:
+            member = taken(driver)
+            if fed(driver, member, *values):
+                driver.end(member["trial_id"], "complete", "")
+        return [state for _, state, _ in ended(bench)]
+
+    sizing = {"shrinknets": ARMS["shrinknets"]}
+    assert states(small_plan(pruner=HALVING, arms=sizing)) == ["COMPLETE", "COMPLETE"]
+    own = {"shrinknets": {**ARMS["shrinknets"], "pruner": HALVING}}
+    assert states(small_plan(name="own", arms=own))[2:] == ["COMPLETE", "PRUNED"]
+
+
+def killed(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_was_decided_is_done_by_the_next_driver(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed before Optuna was told: the trial is not trained again, though successive halving would let it pass."""
+    plan = small_plan(epochs=4, trials=3, pruner=HALVING, arms=FIXED)
+    driver = bench.start(plan)
+    fed(driver, taken(driver), 0.9)
+    cut = taken(driver)
+    with monkeypatch.context() as patch:
+        patch.setattr(search, "tell", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fed(driver, cut, 0.3)
+    second = bench.start(plan)
+    assert [taken(second)["number"] for _ in range(2)] == [0, 2]
+    assert ended(bench) == [(1, "PRUNED", 0.3)]
+    assert not Path(cut["folder"]).exists()
+
+
+@pytest.mark.parametrize(
+    ("pruner", "pruned_after"), [({"name": "median", "n_startup_trials": 1}, 1), (HALVING, 2)], ids=["median", "half"]
+)
+def test_a_decision_of_which_no_word_was_written_is_made_anew(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, pruner: dict[str, Any], pruned_after: int
+) -> None:
+    """The median is looked at again before anything is trained; halving, which has ranked the trial, does so next."""
+    plan = small_plan(epochs=4, trials=2, pruner=pruner, arms=FIXED)
+    driver = bench.start(plan)
+    first = taken(driver)
+    fed(driver, first, 0.9, 0.9, 0.9, 0.9)
+    driver.end(first["trial_id"], "complete", "")
+    member = taken(driver)
+    with monkeypatch.context() as patch:
+        patch.setattr(Driver, "end", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fed(driver, member, 0.3)
+    second = bench.start(plan)
+    adopted = second.next()
+    assert (adopted is None) is (pruned_after == 1)
+    if adopted is not None:
+        assert adopted["known"] == 1
+        assert not fed(second, adopted, 0.4, first=2)
+    assert ended(bench)[1] == (1, "PRUNED", 0.3 if pruned_after == 1 else 0.4)
+
+
+def test_the_last_value_is_told_though_the_driver_was_killed_before_optuna_had_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = small_plan(epochs=4, trials=2, pruner=HALVING, arms=FIXED)
+    driver = bench.start(plan)
+    fed(driver, taken(driver), 0.9, 0.9)
+    member = taken(driver)
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.database.storage, "set_trial_intermediate_value", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fed(driver, member, 0.3)
+    second = bench.start(plan)
+    assert taken(second)["number"] == 0
+    assert second.next() is None
+    assert ended(bench) == [(1, "PRUNED", 0.3)]
+
+
+def test_a_trial_that_is_stopped_from_outside_is_pruned_with_its_last_value(bench: Bench) -> None:
+    driver = bench.start(small_plan(arms=FIXED))
+    first, second = taken(driver), taken(driver)
+    fed(driver, first, 0.5, 0.4)
+    for member in (first, second, first):  # a second time it has ended already
+        driver.cut(member["trial_id"], "Ray Tune")
+    assert ended(bench) == [(0, "PRUNED", 0.4), (1, "PRUNED", None)]
+    assert list(query.trials(bench.path, "small")["reason"]) == [
+        "Ray Tune: 0.400 after epoch 2 of 3", "Ray Tune: before its first epoch"]  # fmt: skip
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc", "tpe", "gp"])
+def test_hyperband_goes_with_every_sampler(bench: Bench, sampler: str) -> None:
+    plan = small_plan(epochs=9, trials=13, sampler=sampler, pruner="hyperband", arms=FIXED)
+    driver = bench.start(plan)
+    while (member := driver.next()) is not None:
+        if fed(driver, member, *[member["widths"][0] / 20] * 9):
+            driver.end(member["trial_id"], "complete", "")
+    states = [state for _, state, _ in ended(bench)]
+    assert len(states) == 13
+    assert set(states) == {"COMPLETE", "PRUNED"}
+
+
+def test_brackets_end_with_the_epochs_of_the_arm() -> None:
+    pruner = create({"name": "hyperband"}, 27)
+    assert isinstance(pruner, pruners.HyperbandPruner)
+    assert pruner._max_resource == 27
+
+
+@pytest.mark.alone
+@pytest.mark.usefixtures("ray_here")
+def test_through_ray_a_pruned_trial_stops_at_once_and_its_worker_goes_on_with_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    arms = {
+        "shrinknets": {**ARMS["shrinknets"], "enqueue": [1e-3, 1e-1, 1e-3]},
+        "fixed": {**ARMS["fixed"], "enqueue": [{"widths": [64]}, {"widths": [1]}, {"widths": [400]}]},
+    }
+    plan = small_plan(epochs=4, trials=3, batch_size=32, arms=arms, pruner={"name": "median", "n_startup_trials": 1})
+    pids = set()
+
+    def stopper(trial: str, result: dict[str, Any]) -> bool:
+        """Ray Tune's side: ends the last sizing trial after two epochs."""
+        pids.add(result["pid"])
+        (member,) = result["members"]
+        return bool(member["trial_id"] == 5 and result["epoch"] == 2)
+
+    seen = Seen()
+    outcome = run(plan, path, watch=seen, concurrency=1, stopper=stopper)
+    assert outcome.ended == {"shrinknets": {"complete": 2, "pruned": 1}, "fixed": {"complete": 2, "pruned": 1}}
+    assert len(pids) == 1, "one worker trained them all"
+    trials = query.trials(path, "small").set_index(["arm", "number"])
+    assert list(trials["epochs"]) == [4, 4, 2, 4, 1, 4]
+    assert trials.loc[("fixed", 1), "reason"].startswith("median: 0.")
+    assert trials.loc[("shrinknets", 2), "reason"].startswith("Ray Tune: 0.")
+    for arm, number in (("fixed", 1), ("shrinknets", 2)):
+        trial_id = int(trials.loc[(arm, number), "trial_id"])
+        ((value, last),) = rows(
+            path,
+            "select value, val_accuracy from trial_values join sizer_history using (trial_id)"
+            " where trial_id = ? order by epoch desc limit 1",
+            trial_id,
+        )
+        assert value == last
+    assert rows(path, "select count(*) from trials where state not in ('COMPLETE', 'PRUNED')") == [(0,)]
+    assert list((tmp_path / "x.files" / "runs").iterdir()) == []
+    assert rows(path, "select * from sizer_weights where trial_id in (4, 5)") == []
+
+    # The trial after the pruned one is, to the bit, the one that would have been trained alone.
+    data = datasets.load("digits", validation=0.2, seed=0)
+    torch.manual_seed(2)
+    module = networks.build("mlp", data.input_shape, data.outputs, [400])
+    here = sizer.fit(module, data, methods.create("fixed", None), epochs=4, batch_size=32, seed=2).history
+    there = query.history(path, "small").query("arm == 'fixed' and number == 2")
+    assert [each.val_loss for each in here] == list(there["val_loss"])
+    assert run(plan, path, watch=Seen()).already_done
+    assert "fixed: 1 of 3 trials were pruned" in commands.report(open_database(path), "small")
