@@ -33,6 +33,8 @@ def facts(spec: Mapping[str, Any], data: Mapping[str, Any] | None = None) -> dic
     for name, arm in spec["arms"].items():
         if "stage" not in arm:
             said[name] = drawn(name, arm, spec["sampler"])
+            if pruner := pruner_of(spec, name):
+                said[name] += f", pruned by {_pruner(pruner)}"
     if pruned := pruning(spec):
         said["pruning"] = pruned
     if unequal := differences(spec):
@@ -89,18 +91,20 @@ def drawn(name: str, arm: Mapping[str, Any], sampler: str) -> str:
 
 
 def pruning(spec: Mapping[str, Any]) -> str:
-    """What ends which arms' trials early: "hyperband (reduction_factor 4): fixed"; empty where nothing does."""
+    """What should be known of pruning before a sweep; empty where nothing is unusual."""
     arms = {name: given for name in spec["arms"] if (given := pruner_of(spec, name)) is not None}
-    by: dict[str, list[str]] = {}
-    for name, given in arms.items():
-        settings = ", ".join(f"{key} {value}" for key, value in given.items() if key != "name")
-        by.setdefault(f"{given['name']} ({settings})" if settings else given["name"], []).append(name)
+    lines = []
     if "pruner" in spec and spec["pruner"] not in arms.values():
-        by[spec["pruner"]["name"]] = ["no arm, as those that size themselves have it by a field of their own alone"]
-    lines = [f"{pruner}: {', '.join(names)}" for pruner, names in by.items()]
+        lines.append(f"{_pruner(spec['pruner'])} ends no arm's trials: those that size themselves must name their own")
     if sizing := [name for name in arms if method_class(spec["arms"][name]["method"]).sizes]:
-        lines.append(f"pruning by accuracy tends to kill small networks, which {', '.join(sizing)} looks for")
+        lines.append(f"by accuracy it tends to kill small networks, which {', '.join(sizing)} looks for")
     return "; ".join(lines)
+
+
+def _pruner(given: Mapping[str, Any]) -> str:
+    """ "hyperband (reduction_factor 4)"."""
+    arguments = ", ".join(f"{key} {value}" for key, value in given.items() if key != "name")
+    return f"{given['name']} ({arguments})" if arguments else str(given["name"])
 
 
 def differences(spec: Mapping[str, Any]) -> list[str]:

@@ -95,16 +95,16 @@ def print_status(
         states = own["state"].value_counts()
         counts = {
             "complete": int(states.get("COMPLETE", 0)),
-            "of them collapsed": int(((own["state"] == "COMPLETE") & (own["status"] == "collapsed")).sum()),
+            "collapsed": int(((own["state"] == "COMPLETE") & (own["status"] == "collapsed")).sum()),
             **({"pruned": int(states.get("PRUNED", 0))} if cut.any() else {}),
             "failed": int(states.get("FAIL", 0)),
             "running": int(states.get("RUNNING", 0)),
         }
-        begun = sum(counts.values()) - counts["of them collapsed"]
+        begun = sum(counts.values()) - counts["collapsed"]
         told.append({"arm": arm, **counts, "to do": max(0, planned(spec, arm) - begun)})
         told[-1]["epochs done"] = f"{int((history['arm'] == arm).sum()):,}"
     each = planned(spec, next(arm for arm, values in spec["arms"].items() if "stage" not in values))
-    title = f"Trials, {each} planned an arm"
+    title = f"Trials, {each} planned an arm; collapsed ones are complete, too"
     rows = tuple(tuple(str(cell) for cell in row.values()) for row in told)
     print_table(console, tables.Table(title=title, columns=tuple(told[0]), rows=rows))
     bad = trials[(trials["state"] == "FAIL") | (trials["status"].isin(["collapsed"]))]

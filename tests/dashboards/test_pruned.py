@@ -103,22 +103,16 @@ def test_status_counts_them(width: int) -> None:
     assert all(len(line) <= width for line in lines)
 
 
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        ({}, None),
-        ({"pruner": HYPERBAND}, "hyperband (reduction_factor 4): fixed"),
-        (
-            {"pruner": "median", "arms": {"shrinknets": ARMS["shrinknets"]}},
-            "median: no arm, as those that size themselves have it by a field of their own alone",
-        ),
-        (
-            {"arms": {**ARMS, "shrinknets": {**ARMS["shrinknets"], "pruner": "median"}}},
-            "median: shrinknets; pruning by accuracy tends to kill small networks, which shrinknets looks for",
-        ),
-    ],
-)
-def test_a_sweep_says_first_what_is_pruned_and_warns_where_it_should(
-    values: dict[str, object], said: str | None
-) -> None:
-    assert facts(small_plan(**values).spec()).get("pruning") == said
+def test_a_sweep_says_what_prunes_each_arm_and_warns_where_it_should() -> None:
+    def said(**values: object) -> list[str | None]:
+        told = facts(small_plan(**values).spec())
+        ends = [told[arm].rpartition(", pruned by ")[2] if "pruned" in told[arm] else None for arm in ARMS]
+        return [*ends, told.get("pruning")]
+
+    assert said() == [None, None, None]
+    assert said(pruner=HYPERBAND) == [None, "hyperband (reduction_factor 4)", None]
+    own = {**ARMS, "shrinknets": {**ARMS["shrinknets"], "pruner": "median"}}
+    assert said(arms=own) == [
+        "median", None, "by accuracy it tends to kill small networks, which shrinknets looks for"]  # fmt: skip
+    alone = facts(small_plan(pruner="median", arms={"shrinknets": ARMS["shrinknets"]}).spec())
+    assert alone["pruning"] == "median ends no arm's trials: those that size themselves must name their own"
