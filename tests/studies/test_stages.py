@@ -99,7 +99,7 @@ def test_a_new_driver_after_every_trial_trains_the_same(tmp_path: Path) -> None:
     found = []
     for restart in (False, True):
         (tmp_path / str(restart)).mkdir()
-        made = Bench(tmp_path / str(restart))
+        made = Bench(str(tmp_path / str(restart) / "x.db"))
         found.append([{key: member[key] for key in wanted} for member in run(made, das(), restart=restart)])
     assert found[0] == found[1]
 
