@@ -1,4 +1,4 @@
-"""Pruning: whose trials it ends, by which rule, and what is left of them in the database, whoever is killed when."""
+"""Trials that are pruned: the same as by Optuna itself, and what the database has of them, whoever is killed when."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ import optuna
 import pytest
 import torch
 from optuna import pruners
+from safetensors.numpy import save_file
 
 import sizer
 from dashboards import commands
 from sizer import datasets, methods, networks
-from sizer.errors import InputError
 from studies import query, search
 from studies.database import open_database
 from studies.driver import Driver
 from studies.plan import Plan
-from studies.pruning import create, pruner_of
 from studies.sweep import remaining, run
 from tests.studies.sweeps import ARMS, Seen, epoch, rows, small_plan
 from tests.studies.test_driver import Bench, bench, taken
@@ -27,7 +26,6 @@ from tests.studies.test_driver import Bench, bench, taken
 __all__ = ["bench"]
 
 FIXED = {"fixed": ARMS["fixed"]}
-DAS = {"method": "auto-sizing", "alpha": {"low": 1e-6, "high": 1e-3}}
 # Keeps the better half at 1, 2, 4, 8 epochs.
 HALVING = {"name": "successive-halving", "reduction_factor": 2}
 LIKE_OPTUNA: dict[str, tuple[dict[str, Any], pruners.BasePruner]] = {
@@ -51,8 +49,13 @@ def on_file(tmp_path: Path) -> Iterator[Bench]:
 
 def fed(driver: Driver, member: dict[str, Any], *values: float, first: int = 1) -> bool:
     """Reports epochs of these accuracies, as long as the trial is to train on; says whether it then still is."""
-    Path(member["folder"]).mkdir(parents=True, exist_ok=True)
-    return all(driver.epoch(member["trial_id"], epoch(first + at, value)) for at, value in enumerate(values))
+    folder = Path(member["folder"])
+    folder.mkdir(parents=True, exist_ok=True)
+    for at, value in enumerate(values, first):
+        save_file({}, folder / f"epoch-{at}.safetensors", {"epoch": str(at)})
+        if not driver.epoch(member["trial_id"], epoch(at, value)):
+            return False
+    return True
 
 
 def ended(bench: Bench) -> list[tuple[Any, ...]]:
@@ -60,79 +63,6 @@ def ended(bench: Bench) -> list[tuple[Any, ...]]:
         "select number, state, value from trials left join trial_values using (trial_id) where state != 'RUNNING'"
         " order by study_id, number"
     )
-
-
-@pytest.mark.parametrize(
-    ("pruner", "says"),
-    [
-        ("hyperbnd", "unknown pruner 'hyperbnd'; there are: hyperband, "),
-        ("wilcoxon", "unknown pruner 'wilcoxon'"),
-        (3, 'must be a name such as "hyperband", or { name = "hyperband", ... }, got 3'),
-        ({"reduction_factor": 3}, "name is missing from the plan"),
-        ({"name": "none", "patience": 3}, "none takes no arguments, got patience"),
-        ({"name": "median", "warmup": 3}, "unknown argument of median 'warmup'; there are: n_warmup_steps, "),
-        ({"name": "percentile"}, "percentile is missing: percentile needs it"),
-        ({"name": "threshold"}, "threshold: Either lower or upper must be specified."),
-        ({"name": "threshold", "lower": "0.1"}, "lower: should be a valid number, got '0.1'"),
-        ({"name": "hyperband", "min_resource": 1.5}, "min_resource: should be a valid integer, got 1.5"),
-        ({"name": "hyperband", "min_resource": 3}, "min_resource: hyperband would prune nothing in 3 epochs, got 3"),
-        ({"name": "hyperband", "max_resource": 3}, "max_resource: hyperband goes by the epochs of the plan; leave"),
-        ({"name": "hyperband", "reduction_factor": 1}, "hyperband: The value of `reduction_factor` is 1, but must"),
-    ],
-)
-def test_a_pruner_that_makes_no_sense_is_one_line(pruner: Any, says: str) -> None:
-    for where, values in (
-        ("pruner", {"pruner": pruner}),
-        ("arms.fixed.pruner", {"arms": {"fixed": {**ARMS["fixed"], "pruner": pruner}}}),
-    ):
-        with pytest.raises(InputError) as caught:
-            small_plan(**values)
-        assert str(caught.value).startswith((f"{where}: {says}", f"{where}.{says}"))
-        assert "\n" not in str(caught.value)
-
-
-def test_a_plans_pruner_is_for_baselines_that_draw_their_widths() -> None:
-    arms = {
-        **ARMS,
-        "das": {**DAS, "learning_rate": [1e-3, 1e-4]},
-        "unsized": {"method": "fixed", "widths": {"cut": 0}},
-        "free": {"method": "fixed", "widths": {"low": 4, "high": 16}, "pruner": "none"},
-        "own": {"method": "fixed", "widths": {"low": 4, "high": 16}, "pruner": {"name": "median", "n_min_trials": 2}},
-        "sizing": {**DAS, "pruner": "median", "learning_rate": [1e-3, 1e-4]},
-    }
-    spec = small_plan(pruner="hyperband", arms=arms).spec()
-    assert {arm: given["name"] for arm in spec["arms"] if (given := pruner_of(spec, arm))} == {
-        "fixed": "hyperband", "own": "median", "sizing": "median"}  # fmt: skip
-    assert spec["arms"]["own"]["pruner"] == {"name": "median", "n_min_trials": 2}
-
-
-def test_a_plan_without_a_pruner_is_the_plan_that_it_was() -> None:
-    assert small_plan(pruner="none").spec() == small_plan().spec()
-    assert "pruner" not in str(small_plan().spec())
-
-
-@pytest.mark.parametrize(
-    ("values", "says"),
-    [
-        ({"pruner": "median", "folds": 2}, "pruner: every point is wanted in all 2 folds; leave out median"),
-        (
-            {"pruner": "median", "arms": {**FIXED, "das": {**DAS, "match": "fixed"}}},
-            'pruner: das takes something from fixed, which must not depend on what was pruned; give fixed pruner = "n',
-        ),
-        (
-            {"arms": {"das": {**DAS, "pruner": "median"}, "like": {"method": "fixed", "widths": {"mean_of": "das"}}}},
-            "arms.das.pruner: like takes something from das, which",
-        ),
-        (
-            {"arms": {"unsized": {"method": "fixed", "widths": {"cut": 0}, "pruner": "median"}}},
-            "arms.unsized.pruner: unsized draws nothing, so that median would pick lucky seeds; leave it out",
-        ),
-    ],
-)
-def test_where_pruning_would_spoil_a_result_it_is_refused(values: dict[str, Any], says: str) -> None:
-    with pytest.raises(InputError) as caught:
-        small_plan(**values)
-    assert str(caught.value).startswith(says)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +119,7 @@ def test_a_pruned_trial_has_its_last_value_its_reason_and_its_best_epoch(bench: 
     assert (row["status"], row["reason"]) == ("pruned", "successive-halving: 0.412 after epoch 2 of 4")
     assert (row["epoch"], row["val_accuracy"], row["epochs"], row["widths"]) == (1, 0.6, 2, {"dense1": 8})
     assert bench.rows("select trial_id, width from sizer_architectures") == [(1, 8), (2, 8)]
-    assert bench.rows("select distinct trial_id from sizer_weights") == []  # the helper leaves no weights
+    assert bench.rows("select distinct trial_id from sizer_weights") == [(1,)]
     assert not Path(second["folder"]).exists()
     assert isinstance(driver.watch, Seen)
     assert driver.watch.of("trial")[-1][:4] == ("fixed", "1", "PRUNED", "pruned")
@@ -298,12 +228,6 @@ def test_hyperband_goes_with_every_sampler(on_file: Bench, sampler: str) -> None
     states = [state for _, state, _ in ended(on_file)]
     assert len(states) == 9
     assert set(states) == {"COMPLETE", "PRUNED"}
-
-
-def test_brackets_end_with_the_epochs_of_the_arm() -> None:
-    pruner = create({"name": "hyperband"}, 27)
-    assert isinstance(pruner, pruners.HyperbandPruner)
-    assert pruner._max_resource == 27
 
 
 @pytest.mark.alone
