@@ -37,6 +37,7 @@ PRUNERS: dict[str, type[BasePruner]] = {
 }
 # Said by the plan already, or by the sweep.
 _OURS = {"max_resource": "epochs"}
+_FINITE = ConfigDict(allow_inf_nan=False)
 
 
 class Pruner(BaseModel):
@@ -104,7 +105,7 @@ def create(given: Mapping[str, Any], epochs: int) -> BasePruner:
         if key not in parameters:
             raise unknown(f"argument of {name}", key, parameters.keys() - _OURS.keys())
         try:
-            TypeAdapter(hints[key]).validate_python(value, strict=True)
+            TypeAdapter(hints[key], config=_FINITE).validate_python(value, strict=True)
         except ValidationError as error:
             message = error.errors()[0]["msg"].removeprefix("Input ")
             raise InputError(f"{key}: {message}, got {value!r}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ DAS = {"method": "auto-sizing", "alpha": {"low": 1e-6, "high": 1e-3}}
         ({"name": "percentile"}, "percentile is missing: percentile needs it"),
         ({"name": "threshold"}, "threshold: Either lower or upper must be specified."),
         ({"name": "threshold", "lower": "0.1"}, "lower: should be a valid number, got '0.1'"),
+        ({"name": "threshold", "lower": math.nan}, "lower: should be a finite number, got nan"),
         ({"name": "hyperband", "min_resource": 1.5}, "min_resource: should be a valid integer, got 1.5"),
         ({"name": "hyperband", "min_resource": 3}, "min_resource: hyperband would prune nothing in 3 epochs, got 3"),
         ({"name": "hyperband", "max_resource": 3}, "max_resource: hyperband goes by the epochs of the plan; leave"),
