@@ -7,11 +7,13 @@ That takes root and Linux. What stands in an image's own entrypoint is done here
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -86,14 +88,14 @@ class Composed:
 
     def __exit__(self, *_error: object) -> None:
         for process in reversed(self._processes.values()):
-            process.terminate()
-        for name, process in self._processes.items():
-            try:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+        for process in self._processes.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                print(f"{name} had to be killed")
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         self._network.kill()
         self._network.communicate()
         shutil.rmtree(self.folder)
@@ -120,7 +122,11 @@ class Composed:
             command = ["sh", "-c", _POSTGRES_ENTRYPOINT, *command]
         with (self.folder / f"{name}.log").open("wb") as log:
             self._processes[name] = subprocess.Popen(
-                self._inside(service, name, command), stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                self._inside(service, name, command),
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
 
     def run(self, service: str, *command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -130,11 +136,14 @@ class Composed:
             capture_output=True, text=True, timeout=timeout, check=False,
         )  # fmt: skip
 
-    def outside(self, *command: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Runs a command that sees the network and nothing else of the services, as a user before it would."""
+    def outside(
+        self, *command: str, timeout: float = 120, token: str = "", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a command that sees the network and nothing else of the services; a `token` comes on standard input."""
         return subprocess.run(
             ["nsenter", "-t", str(self._network.pid), "-n", *command],
-            capture_output=True, text=True, timeout=timeout, check=False, env={**os.environ, **environment},
+            capture_output=True, text=True, timeout=timeout, check=False, input=f"{token}\n",
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         )  # fmt: skip
 
     def pids(self, name: str) -> list[int]:
