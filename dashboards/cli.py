@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from dashboards import maintenance
 from dashboards.options import DB
-from sizer.errors import SizerError, unknown
+from sizer.errors import InputError, SizerError, unknown
+
+if TYPE_CHECKING:
+    from dashboards.client import Remote
+    from dashboards.source import Source
 
 EXAMPLES = """[bold]From nothing to a network[/]
   sizer presets                what there is to run
@@ -35,6 +38,12 @@ app = typer.Typer(
 )
 
 app.add_typer(maintenance.app)
+SERVER = Annotated[
+    str | None,
+    typer.Option(
+        "--server", envvar="SIZER_SERVER", metavar="URL", help="Ask a `sizer dashboard` there; SIZER_TOKEN lets in."
+    ),
+]
 Name = Annotated[
     str | None,
     typer.Argument(metavar="[PLAN]", help="A plan's name in the database; may be left out if it is the only one."),
@@ -95,11 +104,15 @@ def sweep(
 @app.command(
     epilog="""[bold]Examples[/]
   sizer submit demo --address http://10.0.0.1:8265
-  sizer submit mine.toml --address http://10.0.0.1:8265 --gpus-per-trial 0.25"""
+  sizer submit mine.toml --address http://10.0.0.1:8265 --gpus-per-trial 0.25
+  sizer submit demo --server http://studies.example.org:8080"""
 )
 def submit(
+    context: typer.Context,
     plan: Annotated[str, typer.Argument(metavar="PLAN", help="A preset, PRESET/CELL, or a .toml file.")],
-    address: Annotated[str, typer.Option(help="Where the Ray cluster takes jobs, http://HOST:8265.")],
+    address: Annotated[
+        str | None, typer.Option(help="Where the Ray cluster takes jobs, http://HOST:8265; or --server.")
+    ] = None,
     trials: Annotated[int | None, typer.Option(help="Trials of each arm, instead of the plan's.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of each trial, instead of the plan's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of data split, draws and training.")] = None,
@@ -115,58 +128,65 @@ def submit(
             metavar="URL", help="The database as the cluster reaches it, without a password; else SIZER_DB there."
         ),
     ] = None,
+    server: SERVER = None,
 ) -> None:
-    """Hands a sweep to a Ray cluster, where it runs as a job, and returns.
+    """Hands a sweep to a Ray cluster, where it runs as a job, or to a `sizer dashboard`, and returns.
 
-    The plan and your own modules travel. The same plan submitted again is the same study.
+    To a cluster the plan and your own modules travel. The same plan submitted again is the same study.
     """
     from dashboards import commands
     from studies.reading import read_plan
 
-    plans = read_plan(plan, {"trials": trials, "epochs": epochs, "seed": seed, "name": name}, scale)
+    overrides = {"trials": trials, "epochs": epochs, "seed": seed, "name": name}
     options = {
         "cpus-per-trial": cpus_per_trial, "gpus-per-trial": gpus_per_trial, "concurrency": concurrency,
         "timeout": timeout,
     }  # fmt: skip
-    commands.submit(plans, address, db, options)
+    if address is None and server is not None:
+        commands.submit_to(_remote(context, server), plan, overrides, scale, {**options, "db": db})
+        return
+    if address is None:
+        raise InputError("say where to: --address of a Ray cluster, or --server of a `sizer dashboard`")
+    commands.submit(read_plan(plan, overrides, scale), address, db, options)
 
 
 @app.command()
 def status(
+    context: typer.Context,
     plan: Name = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until all is done or nobody runs it.")] = False,
     db: DB = "sizer.db",
+    server: SERVER = None,
 ) -> None:
     """Says where the sweeps in the database stand.
 
     Trials by state, epochs done, whether a driver runs it, and what failed and why.
     """
     from dashboards import commands
-    from studies import query
-    from studies.database import open_database
 
     if follow:
-        raise typer.Exit(commands.follow(db, plan))
-    database = open_database(db)
-    for name in commands.matching(database, plan) if plan else query.plan_names(database):
-        commands.print_status(commands.console(), database, name)
+        raise typer.Exit(commands.follow(lambda: _source(context, db, server), plan))
+    source = _source(context, db, server)
+    for name in commands.matching(source, plan) if plan else source.plan_names():
+        commands.print_status(commands.console(), source, name)
 
 
 @app.command()
 def stop(
+    context: typer.Context,
     plan: Annotated[str, typer.Argument(metavar="PLAN", help="A plan's name in the database.")],
     wait: Annotated[bool, typer.Option("--wait", help="Return when it has ended.")] = False,
     db: DB = "sizer.db",
+    server: SERVER = None,
 ) -> None:
     """Ends a sweep, wherever it runs, as Ctrl-C would there.
 
     Nothing is lost: the same sweep command goes on where it was.
     """
     from dashboards import commands
-    from studies.database import open_database
 
-    database = open_database(db)
-    commands.stop(database, commands.matching(database, plan), wait=wait)
+    source = _source(context, db, server)
+    commands.stop(source, commands.matching(source, plan), wait=wait)
 
 
 @app.command(
@@ -175,27 +195,27 @@ def stop(
   sizer compare demo --db results.db --threshold 95"""
 )
 def compare(
+    context: typer.Context,
     plan: Name = None,
     threshold: Annotated[
         float | None, typer.Option(help="Validation accuracy (percent; R² as it is) for 'epochs until'.")
     ] = None,
     db: DB = "sizer.db",
+    server: SERVER = None,
 ) -> None:
     """Compares a plan's arms: accuracy, size and cost.
 
     A trial counts with the test accuracy at its best validation epoch. Sizing arms are tested against the baselines.
     """
     from dashboards import commands
-    from studies import query
-    from studies.database import open_database
 
-    database = open_database(db)
-    names = commands.matching(database, plan) if plan else [commands.chosen(database, plan)]
+    source = _source(context, db, server)
+    names = commands.matching(source, plan) if plan else [commands.chosen(source, plan)]
     for name in names:
         # Accuracies are typed as they are shown.
-        scale = 1.0 if query.data(database, name)["task"] == "regression" else 100.0
+        scale = 1.0 if source.data(name)["task"] == "regression" else 100.0
         level = None if threshold is None else threshold / scale
-        commands.print_comparison(commands.console(), database, name, level)
+        commands.print_comparison(commands.console(), source, name, level)
 
 
 @app.command(
@@ -205,6 +225,7 @@ def compare(
   sizer best demo --arm shrinknets --max-flops 1.5M"""
 )
 def best(
+    context: typer.Context,
     plan: Name = None,
     arm: Annotated[str | None, typer.Option(help="Choose in this arm only.")] = None,
     max_params: Annotated[
@@ -215,17 +236,17 @@ def best(
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write the network there.")] = None,
     db: DB = "sizer.db",
+    server: SERVER = None,
 ) -> None:
     """Shows the best network, and writes it to a folder.
 
     Validation accuracy chooses it, under a budget from the best epoch that fits. sizer.load(FOLDER) gives it back.
     """
     from dashboards import commands
-    from studies.database import open_database
 
-    database = open_database(db)
-    name = commands.chosen(database, plan)
-    commands.print_best(commands.console(), database, name, arm, max_params, max_flops, out)
+    source = _source(context, db, server)
+    name = commands.chosen(source, plan)
+    commands.print_best(commands.console(), source, name, arm, max_params, max_flops, out)
 
 
 @app.command(
@@ -264,46 +285,54 @@ def retrain(
 
 @app.command()
 def report(
+    context: typer.Context,
     plan: Name = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where to.")] = Path("report.html"),
     db: DB = "sizer.db",
+    server: SERVER = None,
 ) -> None:
     """Writes a plan's report: one HTML file that opens offline."""
     from dashboards import commands
     from dashboards.report import write
-    from studies.database import open_database
 
-    database = open_database(db)
-    changed = write(out, commands.report(database, commands.chosen(database, plan)))
+    source = _source(context, db, server)
+    changed = write(out, commands.report(source, commands.chosen(source, plan)))
     typer.echo(f"{out} written" if changed else f"{out} is up to date")
 
 
-@app.command()
+@app.command(
+    epilog="""[bold]Examples[/]
+  sizer dashboard
+  sizer dashboard --host 0.0.0.0 --allowed-host studies.example.org --read-token-file read --write-token-file write"""
+)
 def dashboard(
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
-    writable: Annotated[bool, typer.Option("--writable", help="Let it rename, delete and tell.")] = False,
+    writable: Annotated[
+        bool, typer.Option("--writable", help="Let Optuna Dashboard rename, delete and tell, for who may write.")
+    ] = False,
+    read_token_file: Annotated[
+        Path | None, typer.Option(envvar="SIZER_READ_TOKEN_FILE", metavar="FILE", help="Holds the token that reads.")
+    ] = None,
+    write_token_file: Annotated[
+        Path | None, typer.Option(envvar="SIZER_WRITE_TOKEN_FILE", metavar="FILE", help="Holds the one that writes.")
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(envvar="SIZER_ALLOWED_HOSTS", metavar="NAME", help="Another of its names."),
+    ] = None,
+    jobs: Annotated[
+        str | None, typer.Option(envvar="SIZER_JOBS", metavar="URL", help="A Ray cluster that runs what is submitted.")
+    ] = None,
     db: DB = "sizer.db",
 ) -> None:
-    """Serves Optuna Dashboard, and the reports, to this machine's browser."""
-    from dashboards import commands, server
-    from studies import query
-    from studies.database import open_database
+    """Serves the API, the reports and Optuna Dashboard, to whoever has the token.
 
-    database = open_database(db)
-    pages = server.application(
-        database.storage,
-        database.artifacts,
-        report=lambda name: commands.report(database, commands.chosen(database, name)),
-        writable=writable,
-    )
-    with server.server(pages, port) as listening:
-        address = f"http://localhost:{listening.server_port}"
-        typer.echo(f"{address}/dashboard  Optuna Dashboard, {'writable' if writable else 'to look at only'}")
-        for name in query.plan_names(database):
-            typer.echo(f"{address}{server.REPORT}{name}  report")
-        typer.echo("Ctrl-C ends it.")
-        with contextlib.suppress(KeyboardInterrupt):
-            listening.serve_forever()
+    On this machine alone unless told otherwise. Without token files it makes a token for this run, and prints it.
+    """
+    from dashboards import serving
+
+    serving.run(db, serving.Access(host, read_token_file, write_token_file, allowed_host or [], writable), port, jobs)
 
 
 @app.command()
@@ -342,6 +371,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(f"{error.strerror or error}{where}")
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def _source(context: typer.Context, db: str, server: str | None) -> Source:
+    """The database or the server that is meant: what was typed wins over what the environment says."""
+    sources = {name: context.get_parameter_source(name) for name in ("db", "server")}
+    typed = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    if len(typed) == 2:
+        raise InputError(f"--db {db} and --server {server}: give one of them")
+    if server is None or typed == ["db"]:
+        from dashboards.source import Local
+        from studies.database import open_database
+
+        return Local(open_database(db))
+    return _remote(context, server)
+
+
+def _remote(context: typer.Context, server: str) -> Remote:
+    from dashboards.client import Remote, token_given
+
+    return context.with_resource(Remote(server, token_given()))
 
 
 def _fail(line: str) -> NoReturn:

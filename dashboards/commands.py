@@ -6,9 +6,10 @@ import contextlib
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Console
@@ -18,20 +19,26 @@ from dashboards import follow as following
 from dashboards import numbers, progress, rounds, tables, terminal
 from dashboards.facts import facts, retraining
 from dashboards.report import render
+from dashboards.source import Local, Source
 from dashboards.starts import starts
 from sizer import Epoch, architecture
 from sizer.checkpoint import load_tensors
 from sizer.errors import InputError, unknown
-from studies import estimate, jobs, query, stopping
-from studies.arms import planned
+from studies import estimate, jobs, query
 from studies.compare import Comparison, compare, finished
 from studies.crossval import chi_square, over_folds
-from studies.database import Database, open_database
+from studies.database import open_database
 from studies.plan import Plan
+from studies.reading import read_text
 from studies.retrain import Retraining, Trained, best_of
+from studies.standing import Standing
 from studies.sweep import Outcome
 
+if TYPE_CHECKING:
+    from dashboards.client import Remote
+
 INTERRUPTED = 130
+_LOOK_EVERY = 0.5
 
 
 def console() -> Console:
@@ -39,26 +46,26 @@ def console() -> Console:
     return Console(highlight=False)
 
 
-def matching(database: Database, given: str) -> list[str]:
+def matching(source: Source, given: str) -> list[str]:
     """The evaluations that a name means: the one of that name, or all the cells under it.
 
     Raises:
         UnknownNameError: there is none; the line lists those there are.
     """
-    names = query.plan_names(database)
+    names = source.plan_names()
     found = [name for name in names if name == given] or [name for name in names if name.startswith(f"{given}/")]
     if not found:
         raise unknown("plan", given, names)
     return found
 
 
-def chosen(database: Database, given: str | None) -> str:
+def chosen(source: Source, given: str | None) -> str:
     """The one evaluation that is meant; where none is named, the only one there is.
 
     Raises:
         InputError: there is none, or several; the line lists them.
     """
-    names = matching(database, given) if given is not None else query.plan_names(database)
+    names = matching(source, given) if given is not None else source.plan_names()
     if not names:
         raise InputError("no sweep in the database yet: `sizer sweep PLAN` makes one, `sizer presets` lists plans")
     if len(names) > 1:
@@ -104,12 +111,12 @@ def sweep(plan: Plan, db: str, run: Callable[..., Outcome]) -> int:
     else:
         ended = sum(sum(counts.values()) for counts in outcome.ended.values())
         out.print(f"{ended} trials ended in {numbers.duration(outcome.seconds)}; all {planned} are done.")
-    database = open_database(db)
-    if outcome.left and finished(query.trials(database, plan.name)).empty:
+    source = Local(open_database(db))
+    if outcome.left and finished(source.trials(plan.name)).empty:
         return 0
     out.print()
-    print_comparison(out, database, plan.name)
-    print_best(out, database, plan.name)
+    print_comparison(out, source, plan.name)
+    print_best(out, source, plan.name)
     terminal.print_next(out, plan.name, db)
     return 0
 
@@ -129,51 +136,80 @@ def submit(plans: Sequence[Plan], address: str, db: str | None, options: Mapping
     terminal.print_commands(console(), terminal.job_commands(name, job.name, address, db))
 
 
-def follow(db: str, plan: str | None) -> int:
-    """Shows where the sweeps of a database stand until they are done or nobody runs them; gives the exit code."""
+def submit_to(
+    remote: Remote, source: str, overrides: Mapping[str, Any], scale: str, options: Mapping[str, Any]
+) -> None:
+    """Hands a plan to a server, which starts it, and says what became of it.
 
-    opened: list[Database] = []
+    Args:
+        remote: the server.
+        source: a preset, PRESET/CELL, or the path of a .toml file.
+        overrides: as `studies.reading.read_plan` takes them; None is ignored.
+        scale: as `studies.reading.read_plan` takes it.
+        options: of `studies.jobs.hand_over`; the server decides these.
+
+    Raises:
+        InputError: the server refuses it, or an option was given that is the server's.
+    """
+    if given := [f"--{name}" for name, value in options.items() if value is not None]:
+        raise InputError(f"{', '.join(given)}: the server decides that; leave it out")
+    plan = {"plan": read_text(source)} if source.endswith(".toml") else {"preset": source}
+    said = {name: value for name, value in overrides.items() if value is not None}
+    words = {"starting": "submitted", "running": "runs already", "done": "is done already"}
+    for started in remote.submit({**plan, "scale": scale, "overrides": said}):
+        print(f"{started['name']} {words.get(started['state'], started['state'])}")
+
+
+def follow(opened: Callable[[], Source], plan: str | None) -> int:
+    """Shows where the sweeps of a source stand until they are done or nobody runs them; gives the exit code.
+
+    Args:
+        opened: gives the source; asked again while it is not there.
+        plan: which of them; all unless given.
+    """
+    found: list[Source] = []
 
     def look() -> list[following.State]:
-        if not opened:
-            opened.append(open_database(db))
-        (database,) = opened
-        names = matching(database, plan) if plan is not None else query.plan_names(database)
-        return [_state(database, name) for name in names]
+        if not found:
+            found.append(opened())
+        (source,) = found
+        names = matching(source, plan) if plan is not None else source.plan_names()
+        return [_state(source.standing(name)) for name in names]
 
     return following.follow(console(), look, plan)
 
 
-def _state(database: Database, name: str) -> following.State:
-    spec, states = query.spec(database, name), query.trials(database, name)["state"].value_counts()
-    driver = query.driver(database, name)
+def _state(standing: Standing) -> following.State:
+    planned = sum(arm.planned for arm in standing.arms)
+    running = sum(arm.running for arm in standing.arms)
     return following.State(
-        name=name,
-        done=int(states.sum() - states.get("RUNNING", 0) - states.get("WAITING", 0)),
-        planned=sum(planned(spec, arm) for arm in spec["arms"]),
-        running=int(states.get("RUNNING", 0)),
-        driver=driver,
-        held=driver != query.NOBODY,
-        show=lambda out: print_status(out, database, name),
+        name=standing.name,
+        done=planned - running - sum(arm.waiting for arm in standing.arms),
+        planned=planned,
+        running=running,
+        driver=standing.driver,
+        held=standing.held,
+        show=lambda out: terminal.print_status(out, standing),
     )
 
 
-def stop(database: Database, names: Sequence[str], *, wait: bool) -> None:
+def stop(source: Source, names: Sequence[str], *, wait: bool) -> None:
     """Asks whoever runs one of the evaluations to end.
 
     Args:
-        database: where they are.
+        source: where they are.
         names: one, or the cells of a plan.
         wait: return when it has ended.
 
     Raises:
         InputError: nobody runs any of them.
     """
-    run = [name for name in names if query.driver(database, name) != query.NOBODY] or names[:1]
+    run = [name for name in names if source.driver(name) != query.NOBODY] or names[:1]
     for name in run:
-        print(f"asked {stopping.ask(database, name)} to stop {name}; it ends within seconds", flush=True)
+        print(f"asked {source.stop(name)} to stop {name}; it ends within seconds", flush=True)
     if wait:
-        stopping.wait(database, run)
+        while any(source.driver(name) != query.NOBODY for name in run):
+            time.sleep(_LOOK_EVERY)
         print("stopped; the same sweep command goes on where it was")
 
 
@@ -214,15 +250,15 @@ def _ctrl_c() -> Iterator[Callable[[], None]]:
         signal.signal(signal.SIGINT, before)
 
 
-def print_comparison(out: Console, database: Database, name: str, threshold: float | None = None) -> None:
+def print_comparison(out: Console, source: Source, name: str, threshold: float | None = None) -> None:
     """The comparison of an evaluation's arms; `threshold` as `studies.compare.compare` takes it."""
-    spec = query.spec(database, name)
-    trials, history = query.trials(database, name), query.history(database, name)
-    comparison = _compared(trials, history, spec, query.data(database, name), threshold)
+    spec, data = source.spec(name), source.data(name)
+    trials, history = source.trials(name), source.history(name)
+    comparison = _compared(trials, history, spec, data, threshold)
     terminal.print_comparison(out, name, comparison)
-    for content in _over_folds(trials, spec, query.data(database, name)):
+    for content in _over_folds(trials, spec, data):
         terminal.print_table(out, content)
-    summed = rounds.summary(trials[trials["stage"] == ""], history, query.data(database, name)["task"])
+    summed = rounds.summary(trials[trials["stage"] == ""], history, data["task"])
     if summed is not None:
         terminal.print_table(out, summed)
     if unequal := facts(spec).get("not equal"):
@@ -231,7 +267,7 @@ def print_comparison(out: Console, database: Database, name: str, threshold: flo
 
 def print_best(
     out: Console,
-    database: Database,
+    source: Source,
     name: str,
     arm: str | None = None,
     max_params: str | None = None,
@@ -243,13 +279,13 @@ def print_best(
         "parameters": max_params and numbers.read_size(max_params, "--max-params"),
         "FLOPs": max_flops and numbers.read_size(max_flops, "--max-flops"),
     }
-    row = query.best(database, name, arm, limits["parameters"] or None, limits["FLOPs"] or None)
+    row = source.best(name, arm, limits["parameters"] or None, limits["FLOPs"] or None)
     within = [f"in {arm}"] if arm else []
     within += [f"at most {limit:,} {what}" for what, limit in limits.items() if limit]
-    task = query.data(database, name)["task"]
+    task = source.data(name)["task"]
     terminal.print_best(out, name, row.to_dict(), task, "".join(f", {each}" for each in within))
     if folder is not None:
-        found, weights = query.architecture(database, name, row)
+        found, weights = source.architecture(name, row)
         architecture.save(folder, found, load_tensors(weights)[0])
         out.print()
         _print_written(out, folder)
@@ -301,23 +337,16 @@ def retrain(
     return 0
 
 
-def print_status(out: Console, database: Database, name: str) -> None:
+def print_status(out: Console, source: Source, name: str) -> None:
     """Where an evaluation stands."""
-    terminal.print_status(
-        out,
-        name,
-        query.spec(database, name),
-        query.trials(database, name),
-        query.history(database, name),
-        query.driver(database, name),
-    )
+    terminal.print_status(out, source.standing(name))
 
 
-def report(database: Database, name: str) -> str:
+def report(source: Source, name: str) -> str:
     """The HTML of an evaluation's report."""
-    spec, data = query.spec(database, name), query.data(database, name)
-    trials, history = _of_arms(query.trials(database, name), query.history(database, name))
-    front = history.iloc[:0] if finished(trials).empty else query.front(database, name)
+    spec, data = source.spec(name), source.data(name)
+    trials, history = _of_arms(source.trials(name), source.history(name))
+    front = history.iloc[:0] if finished(trials).empty else source.front(name)
     comparison = _compared(trials, history, spec, data)
     folds = _over_folds(trials, spec, data)
     about = spec.get("description", ""), facts(spec, data)

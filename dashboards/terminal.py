@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -16,8 +15,8 @@ from rich.padding import Padding
 from rich.table import Table
 
 from dashboards import numbers, tables
-from studies.arms import planned
 from studies.compare import Comparison
+from studies.standing import Standing
 
 
 def print_table(console: Console, content: tables.Table) -> None:
@@ -82,39 +81,35 @@ def print_best(console: Console, name: str, row: Mapping[Any, Any], task: str, l
     )
 
 
-def print_status(
-    console: Console, name: str, spec: Mapping[str, Any], trials: pd.DataFrame, history: pd.DataFrame, driver: str
-) -> None:
+def print_status(console: Console, standing: Standing) -> None:
     """Where an evaluation stands: its arms, trials by state, epochs done, and what failed."""
-    console.rule(f"[bold]{escape(name)}", align="left", style="dim")
-    console.print(f" {spec['data']}, {spec['network']}; {driver}", highlight=False, markup=False)
-    cut = trials["state"] == "PRUNED"
-    told = []
-    for arm in spec["arms"]:
-        own = trials[trials["arm"] == arm]
-        states = own["state"].value_counts()
-        counts = {
-            "complete": int(states.get("COMPLETE", 0)),
-            "collapsed": int(((own["state"] == "COMPLETE") & (own["status"] == "collapsed")).sum()),
-            **({"pruned": int(states.get("PRUNED", 0))} if cut.any() else {}),
-            "failed": int(states.get("FAIL", 0)),
-            "running": int(states.get("RUNNING", 0)),
+    console.rule(f"[bold]{escape(standing.name)}", align="left", style="dim")
+    console.print(f" {standing.data}, {standing.network}; {standing.driver}", highlight=False, markup=False)
+    cut = any(arm.pruned for arm in standing.arms)
+    told = [
+        {
+            "arm": arm.arm,
+            "complete": arm.complete,
+            "collapsed": arm.collapsed,
+            **({"pruned": arm.pruned} if cut else {}),
+            "failed": arm.failed,
+            "running": arm.running,
+            "to do": arm.waiting,
+            "epochs done": f"{arm.epochs:,}",
         }
-        begun = sum(counts.values()) - counts["collapsed"]
-        told.append({"arm": arm, **counts, "to do": max(0, planned(spec, arm) - begun)})
-        told[-1]["epochs done"] = f"{int((history['arm'] == arm).sum()):,}"
-    each = planned(spec, next(arm for arm, values in spec["arms"].items() if "stage" not in values))
-    title = f"Trials, {each} planned an arm; collapsed ones are complete, too"
+        for arm in standing.arms
+    ]
     rows = tuple(tuple(str(cell) for cell in row.values()) for row in told)
+    each = next(arm.planned for arm in standing.arms if not arm.stage)
+    title = f"Trials, {each} planned an arm; collapsed ones are complete, too"
     print_table(console, tables.Table(title=title, columns=tuple(told[0]), rows=rows))
-    bad = trials[(trials["state"] == "FAIL") | (trials["status"].isin(["collapsed"]))]
-    if len(bad):
+    if standing.unusual:
         console.print()
         print_lines(
             console,
             [
-                f"{row['arm']} trial {row['number']}: {row['status'] or 'failed'}" + _because(row)
-                for row in bad.to_dict("records")
+                f"{trial.arm} trial {trial.number}: {trial.status}" + (f", {trial.reason}" if trial.reason else "")
+                for trial in standing.unusual
             ],
         )
     console.print()
@@ -180,7 +175,3 @@ def print_commands(console: Console, commands: Mapping[str, str]) -> None:
     for command, purpose in commands.items():
         grid.add_row(f" [cyan]{escape(command)}[/]", f"[dim]{escape(purpose)}[/]")
     console.print(grid, highlight=False)
-
-
-def _because(row: Mapping[Any, Any]) -> str:
-    return f", {row['reason']}" if row["reason"] else ""

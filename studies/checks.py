@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from studies.plan import Plan
 
 SAMPLERS = ("random", "grid", "qmc", "tpe", "gp")
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 # The one baseline under an L2 penalty, which is the optimiser's and so no setting of the method.
 _DECAYS = "fixed-l2"
 
@@ -43,7 +43,7 @@ def check(plan: Plan) -> None:
     plan.layers()
     for name, arm in plan.arms.items():
         where = f"arms.{name}"
-        if not re.match(NAME, name):
+        if not re.fullmatch(NAME, name):
             raise InputError(f"{where}: an arm's name must be letters, digits, '.', '_' or '-', got {name!r}")
         optimizer, sampler = plan.setting(name, "optimizer"), plan.setting(name, "sampler")
         if optimizer not in OPTIMIZERS:

@@ -33,6 +33,10 @@ class LostDatabaseError(SizerError):
     """Another driver writes this evaluation now; nothing more was written here."""
 
 
+class RefusedError(InputError):
+    """A database does not answer, or refuses what it is asked."""
+
+
 def retried(action: Callable[[], _T], waiting: Callable[[str], None] = lambda line: None, lasts: float = LASTS) -> _T:
     """Does a database action again while the database is locked, restarts or cannot be reached.
 
@@ -71,14 +75,15 @@ def plain_errors(database: Database) -> Iterator[None]:
     """Turns what a disk or a database refuses into one line.
 
     Raises:
-        InputError: The disk is full or read-only, or the database does not answer.
+        InputError: The disk is full or read-only.
+        RefusedError: The database does not answer.
     """
     try:
         yield
     except (*REFUSALS, sa.exc.ProgrammingError, sa.exc.InternalError) as error:
-        raise InputError(f"the database {database.url} refused: {first_line(error)}") from None
+        raise RefusedError(f"the database {database.url} refused: {first_line(error)}") from None
     except sqlite3.Error as error:
-        raise InputError(f"the database {database.url} refused: {error}") from None
+        raise RefusedError(f"the database {database.url} refused: {error}") from None
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise InputError(f"{error.strerror or error}{where}: is the disk full or read-only?") from None

@@ -25,6 +25,9 @@ from studies import checks
 from studies.arms import Arm, Range, Rate, Strict, Taken, Width, named, planned, with_stages
 from studies.pruning import NONE, Pruner
 
+LONGEST_NAME = 150
+"""Characters of a plan's name: files and studies are called after it, and an arm's name comes after it."""
+
 
 class Plan(Strict):
     """One evaluation: several arms over the same data, network, epochs and seeds.
@@ -94,8 +97,10 @@ class Plan(Strict):
     @field_validator("name")
     @classmethod
     def _plain_name(cls, name: str) -> str:
-        if not all(re.match(checks.NAME, part) for part in name.split("/")):
+        if not all(re.fullmatch(checks.NAME, part) for part in name.split("/")):
             raise ValueError("must be letters, digits, '.', '_' or '-'")
+        if len(name) > LONGEST_NAME:
+            raise ValueError(f"must have at most {LONGEST_NAME} characters")
         return name
 
     @field_validator("pruner")

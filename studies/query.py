@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,7 +97,7 @@ def trials(db: str | Path | Database, plan_name: str) -> pd.DataFrame:
         for total in ("training_flops", "seconds", "peak_memory"):
             row[total] = max((epoch[total] for epoch in epochs), default=None)
         rows.append(row)
-    return _frame(rows, TRIALS)
+    return frame(rows, TRIALS)
 
 
 def history(db: str | Path | Database, plan_name: str) -> pd.DataFrame:
@@ -113,7 +114,7 @@ def history(db: str | Path | Database, plan_name: str) -> pd.DataFrame:
         for trial in read.trials
         for epoch in read.epochs.get(trial["trial_id"], [])
     ]
-    return _frame(rows, HISTORY)
+    return frame(rows, HISTORY)
 
 
 def best(
@@ -155,6 +156,22 @@ def best(
         f"no epoch of {plan_name} fits {' and '.join(limits)}: the nearest is {near.arm} trial {near.number}, epoch"
         f" {near.epoch}, with {near.parameters:,} parameters, {near.flops:,} FLOPs, validation {near.val_accuracy:.4f}"
     )
+
+
+def epoch(db: str | Path | Database, plan_name: str, trial_id: int, number: int) -> pd.Series[Any]:
+    """One epoch of a complete trial, as `best` gives one.
+
+    Raises:
+        UnknownNameError: The evaluation has no such complete trial, or the trial no such epoch.
+    """
+    rows = _usable(db, plan_name, None)
+    own = rows[rows["trial_id"] == trial_id]
+    if own.empty:
+        raise unknown(f"complete trial of {plan_name}", str(trial_id), map(str, rows["trial_id"].unique()))
+    found = own[own["epoch"] == number]
+    if found.empty:
+        raise unknown(f"epoch of trial {trial_id}", str(number), map(str, own["epoch"]))
+    return found.iloc[0]
 
 
 def front(db: str | Path | Database, plan_name: str, arm: str | None = None) -> pd.DataFrame:
@@ -316,11 +333,12 @@ def _trial(
     }  # fmt: skip
 
 
-def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=list(columns))
+def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    """Rows as `trials` and `history` give them: each column of its type, what is not there NaN or NA."""
+    made = pd.DataFrame(rows, columns=list(columns))
     for column in columns:
         if column in _WHOLE:
-            frame[column] = frame[column].astype("Int64")
+            made[column] = made[column].astype("Int64")
         elif column in {
             "arm",
             "method",
@@ -333,7 +351,7 @@ def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame
             "widths",
             "notes",
         }:
-            frame[column] = frame[column].astype(object)
+            made[column] = made[column].astype(object)
         elif column not in {"trial_id", "number"}:
-            frame[column] = frame[column].astype(float)
-    return frame
+            made[column] = made[column].astype(float)
+    return made

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sizer import usercode
+from sizer import datasets, networks, usercode
 from sizer.errors import InputError, unknown
 from studies import presets
 from studies.plan import Plan
@@ -34,7 +34,67 @@ def read_plan(source: str | Path, overrides: Mapping[str, Any] | None = None, sc
     Raises:
         InputError: No such preset, cell, scale or file, or a value in it is wrong.
     """
-    values, base, cell = _load(str(source))
+    text, base, cell = _load(str(source))
+    return _plans(_parsed(text, str(source)), str(source), base, cell, overrides, scale)
+
+
+def read_submitted(
+    source: str, overrides: Mapping[str, Any] | None = None, scale: str = FULL, *, preset: bool = False
+) -> list[Plan]:
+    """Reads an evaluation that was sent from elsewhere: it may name nothing that lies on this machine.
+
+    Args:
+        source: The TOML itself; with `preset` the name of a preset, or `PRESET/CELL`.
+        overrides: As `read_plan` takes them.
+        scale: As `read_plan` takes it.
+        preset: What `source` is.
+
+    Returns:
+        As `read_plan` does.
+
+    Raises:
+        InputError: As `read_plan` does; or the plan names a function or a file of one's own.
+    """
+    if not preset:
+        return _plans(_parsed(source, "the plan"), "the plan", None, None, overrides, scale)
+    name, _, cell = source.partition("/")
+    return _plans(_parsed(_preset(name), name), name, None, cell or None, overrides, scale)
+
+
+def read_text(source: str) -> str:
+    """The text of a plan's .toml file.
+
+    Raises:
+        InputError: There is none.
+    """
+    path = Path(source)
+    if not path.is_file():
+        raise InputError(f"no plan at {source}: name a .toml file or a preset ({', '.join(presets.names())})")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source} is not TOML: it is not UTF-8 at byte {error.start}") from None
+
+
+def written(plans: Sequence[Plan]) -> str:
+    """The plans as TOML that gives them back: one as it is, several cells of one name as its cells."""
+    if len(plans) == 1:
+        return _table(_values(plans[0]))
+    cells = {plan.name.rpartition("/")[2]: _values(plan) for plan in plans}
+    for values in cells.values():
+        del values["name"]
+    return _table({"name": plans[0].name.rpartition("/")[0], "cells": cells})
+
+
+def _plans(
+    values: dict[str, Any],
+    source: str,
+    base: Path | None,
+    cell: str | None,
+    overrides: Mapping[str, Any] | None,
+    scale: str,
+) -> list[Plan]:
+    """The plans of what a file says; `base` is the folder in which it names files, None where it may name none."""
     cells, scales = _tables(values.pop("cells", {}), "cells"), _tables(values.pop("scale", {}), "scale")
     if cell is not None and cell not in cells:
         raise unknown(f"cell of {values.get('name', source)}", cell, cells)
@@ -52,35 +112,25 @@ def read_plan(source: str | Path, overrides: Mapping[str, Any] | None = None, sc
     return [_plan(each, given, base, name) for name, each in (layers or {None: [values, scaled]}).items()]
 
 
-def written(plans: Sequence[Plan]) -> str:
-    """The plans as TOML that gives them back: one as it is, several cells of one name as its cells."""
-    if len(plans) == 1:
-        return _table(_values(plans[0]))
-    cells = {plan.name.rpartition("/")[2]: _values(plan) for plan in plans}
-    for values in cells.values():
-        del values["name"]
-    return _table({"name": plans[0].name.rpartition("/")[0], "cells": cells})
-
-
-def _load(source: str) -> tuple[dict[str, Any], Path, str | None]:
+def _load(source: str) -> tuple[str, Path, str | None]:
     stem, _, cell = source.partition(".toml/")
     if cell:
         source = f"{stem}.toml"
     if source.endswith(".toml"):
-        path = Path(source)
-        if not path.is_file():
-            raise InputError(f"no plan at {source}: name a .toml file or a preset ({', '.join(presets.names())})")
-        try:
-            text, base = path.read_text(encoding="utf-8"), path.resolve().parent
-        except UnicodeDecodeError as error:
-            raise InputError(f"{source} is not TOML: it is not UTF-8 at byte {error.start}") from None
-    else:
-        name, _, cell = source.partition("/")
-        if name not in presets.names():
-            raise unknown("preset", name, presets.names())
-        text, base = presets.text(name), Path.cwd()
+        return read_text(source), Path(source).resolve().parent, cell or None
+    name, _, cell = source.partition("/")
+    return _preset(name), Path.cwd(), cell or None
+
+
+def _preset(name: str) -> str:
+    if name not in presets.names():
+        raise unknown("preset", name, presets.names())
+    return presets.text(name)
+
+
+def _parsed(text: str, source: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text), base, cell or None
+        return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         raise InputError(f"{source} is not TOML: {error}") from None
 
@@ -95,7 +145,7 @@ def _tables(value: Any, where: str) -> dict[str, dict[str, Any]]:
     return {name: dict(inner) for name, inner in value.items()}
 
 
-def _plan(layers: list[dict[str, Any]], given: Mapping[str, Any], base: Path, cell: str | None) -> Plan:
+def _plan(layers: list[dict[str, Any]], given: Mapping[str, Any], base: Path | None, cell: str | None) -> Plan:
     """The plan of what stands in the layers, each over those before it, and is given, over all."""
     merged: dict[str, Any] = {}
     arms: dict[str, dict[str, Any]] = {}
@@ -108,6 +158,9 @@ def _plan(layers: list[dict[str, Any]], given: Mapping[str, Any], base: Path, ce
         arms = {name: {key: value for key, value in arm.items() if key != "epochs"} for name, arm in arms.items()}
     if cell is not None:
         merged["name"] = f"{merged.get('name', '')}/{cell}"
+    if base is None:
+        _refuse_own(merged)
+        return Plan(**{**merged, "arms": arms})
     data = merged.get("data")
     if any(usercode.is_named(str(merged.get(field, ""))) for field in ("network", "data")):
         usercode.look_first(base)
@@ -115,6 +168,17 @@ def _plan(layers: list[dict[str, Any]], given: Mapping[str, Any], base: Path, ce
         folder = Path.cwd() if "data" in given else base
         merged["data"] = str((folder / Path(data).expanduser()).resolve())
     return Plan(**{**merged, "arms": arms})
+
+
+def _refuse_own(values: Mapping[str, Any]) -> None:
+    """Refuses what lies on somebody's machine before anything looks there."""
+    for field, known in (("network", networks.names()), ("data", datasets.names())):
+        given = values.get(field)
+        if isinstance(given, str) and given not in known and (usercode.is_named(given) or given.endswith(".npz")):
+            raise InputError(
+                f"{field}: a plan that is sent to a server cannot name functions or files of one's own, got {given!r};"
+                " `sizer sweep` and `sizer submit` run it"
+            )
 
 
 def _values(plan: Plan) -> dict[str, Any]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime
 import socket
-import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ from studies.lease import is_held
 from studies.outages import plain_errors, retried
 from studies.tables import leases
 
-_LOOK_EVERY = 0.3
 _TRIED_FOR = 10.0
 
 
@@ -48,15 +45,6 @@ def ask(database: str | Path | Database, plan_name: str) -> str:
 
         retried(write, lasts=_TRIED_FOR)
     return f"process {held.pid} on {held.host}"
-
-
-def wait(database: str | Path | Database, plan_names: Iterable[str]) -> None:
-    """Returns when nobody runs any of the evaluations: it was given back, or the lease lapsed."""
-    opened = open_database(database)
-    with plain_errors(opened):
-        for name in plan_names:
-            while _holder(opened, name) is not None:
-                time.sleep(_LOOK_EVERY)
 
 
 def _holder(database: Database, plan_name: str) -> sa.Row[Any] | None:

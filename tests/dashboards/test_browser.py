@@ -1,4 +1,4 @@
-"""The report opens offline in a real browser: no errors, every figure drawn, nothing wider than a phone."""
+"""In a real browser: the report opens offline, all of it drawn; what is served runs under its policy."""
 
 import shutil
 import time
@@ -9,6 +9,7 @@ import pytest
 
 from dashboards import report
 from studies.compare import compare
+from tests.dashboards.served import READ, Served
 from tests.frames import evaluation, without_result
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -19,28 +20,34 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A browser that shows the report of a small evaluation."""
+def browser() -> Iterator[Any]:
+    """A browser that reaches this machine and no other."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking"):
+        options.add_argument(f"--{flag}")
+    options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+    try:
+        yield browser
+    finally:
+        browser.quit()
+
+
+@pytest.fixture(scope="module")
+def page(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The report of a small evaluation, opened."""
     trials, history = evaluation(trials=6)
     trials = without_result(trials, "fixed", 1, "FAIL", "error", "out of memory")
     front = history.merge(trials[["trial_id", "knob_name", "status"]], on="trial_id").nlargest(3, "val_accuracy")
     path = tmp_path_factory.mktemp("browser") / "report.html"
     report.write(path, report.render("demo", compare(trials, history), trials, history, front))
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in ("headless=new", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking"):
-        options.add_argument(f"--{flag}")
-    options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
-    try:
-        browser.get(path.as_uri())
-        yield browser
-    finally:
-        browser.quit()
+    browser.get(path.as_uri())
+    return browser
 
 
 def wait_until(page: Any, script: str) -> None:
@@ -95,3 +102,22 @@ def test_pointing_at_a_trial_shows_its_widths(page: Any) -> None:
     ActionChains(page).move_to_element(mark).perform()
     label = "document.querySelector('#plot-size .hoverlayer')?.textContent"
     wait_until(page, f"/dense1 \\d+, dense2 \\d+/.test({label} ?? '')")
+
+
+def test_what_is_served_runs_under_its_policy_and_nothing_is_complained_of(browser: Any, service: Served) -> None:
+    """Last, as it leaves the report. A page of Optuna Dashboard and the report are all that their policies allow."""
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.get(f"{service.url}/dashboard/studies/1?token={READ}")
+    assert browser.current_url == f"{service.url}/dashboard/studies/1"
+    wait_until(browser, "document.querySelectorAll('.js-plotly-plot .main-svg').length > 1")
+    wait_until(browser, "document.body.innerText.includes('small/shrinknets')")
+    assert browser.get_log("browser") == []
+    # The policy is there: a script that is not the page's own does not run.
+    inject = "const s = document.createElement('script'); s.textContent = 'window.ran = 1'; document.body.append(s)"
+    browser.execute_script(inject)
+    assert browser.execute_script("return window.ran") is None
+    (complaint,) = browser.get_log("browser")
+    assert "Content Security Policy" in complaint["message"]
+    browser.get(f"{service.url}/report/small")
+    wait_until(browser, "document.querySelectorAll('.drawing .trace path').length > 0")
+    assert browser.get_log("browser") == []

@@ -21,25 +21,17 @@ COMMANDS = {
     "sweep": "PLAN --trials --epochs --seed --scale --name --cpus-per-trial --gpus-per-trial --concurrency --address"
     " --timeout --dry-run --db",
     "submit": "PLAN --address --trials --epochs --seed --scale --name --cpus-per-trial --gpus-per-trial --concurrency"
-    " --timeout --db",
-    "status": "PLAN --follow --db",
-    "stop": "PLAN --wait --db",
-    "compare": "PLAN --threshold --db",
-    "best": "PLAN --arm --max-params --max-flops --out --db",
+    " --timeout --db --server",
+    "status": "PLAN --follow --db --server",
+    "stop": "PLAN --wait --db --server",
+    "compare": "PLAN --threshold --db --server",
+    "best": "PLAN --arm --max-params --max-flops --out --db --server",
     "retrain": "FOLDER --data --epochs --seeds --from-scratch --learning-rate --batch-size --optimizer --out",
-    "report": "PLAN --out --db",
-    "dashboard": "--port --writable --db",
+    "report": "PLAN --out --db --server",
+    "dashboard": "--host --port --writable --read-token-file --write-token-file --allowed-host --jobs --db",
     "presets": "NAME",
     "db": "",
 }
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with one evaluation; copied for each test."""
-    path = tmp_path_factory.mktemp("trained") / "sizer.db"
-    sweep_here(small_plan(), path)
-    return path
 
 
 @pytest.fixture

@@ -1,114 +1,84 @@
-"""Optuna Dashboard is served to this machine alone, and changes nothing unless asked to."""
+"""Optuna Dashboard, the reports and the API stand beside each other on one address of this machine."""
 
-import http.client
-import json
+import shutil
 import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import optuna
 import pytest
 
-from dashboards.server import application, server
+from dashboards.server import listen
 from sizer.errors import InputError
+from tests.dashboards.served import READ, WRITE, Served, served
 
 
-def report(name: str) -> str:
-    if name != "search/mlp":
-        raise InputError(f"unknown plan {name!r}; there are: search/mlp")
-    return "<h1>search/mlp</h1>"
+def test_optuna_dashboard_and_its_files_are_there(service: Served) -> None:
+    assert "<title>Optuna Dashboard</title>" in service.ask("/dashboard").text
+    assert service.ask("/").headers["location"].endswith("/dashboard")
+    names = {study["study_name"] for study in service.ask("/api/studies").json()["study_summaries"]}
+    assert names == {"small/shrinknets", "small/fixed"}
 
 
-@contextmanager
-def served(folder: Path, writable: bool = False) -> Iterator[tuple[http.client.HTTPConnection, optuna.Study]]:
-    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'one.db'}")
-    study = optuna.create_study(storage=storage, study_name="demo/fixed")
-    app = application(storage, folder / "artifacts", report=report, writable=writable)
-    with server(app, port=0) as listening:
-        thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        connection = http.client.HTTPConnection("127.0.0.1", listening.server_port, timeout=20)
-        try:
-            yield connection, study
-        finally:
-            connection.close()
-            listening.shutdown()
-            thread.join()
-            storage.remove_session()
-            storage.engine.dispose()
+def test_its_bundle_comes_to_a_client_that_names_no_encodings(service: Served) -> None:
+    bundle = service.ask("/dashboard").text.partition('src="/static/')[2].partition('"')[0]
+    request = f"GET /static/{bundle} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {READ}"
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as raw:
+        raw.sendall(f"{request}\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: raw.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert len(answer) > 100_000
 
 
-def ask(
-    connection: http.client.HTTPConnection, method: str, path: str, **headers: str
-) -> tuple[int, str, http.client.HTTPMessage]:
-    connection.request(method, path, headers={key.replace("_", "-"): value for key, value in headers.items()})
-    answer = connection.getresponse()
-    return answer.status, answer.read().decode(), answer.headers
-
-
-def test_the_dashboard_and_its_files_are_there(tmp_path: Path) -> None:
-    with served(tmp_path) as (connection, _):
-        status, page, _ = ask(connection, "GET", "/dashboard")
-        assert (status, "<title>Optuna Dashboard</title>" in page) == (200, True)
-        status, studies, _ = ask(connection, "GET", "/api/studies")
-        assert [study["study_name"] for study in json.loads(studies)["study_summaries"]] == ["demo/fixed"]
-        bundle = page.partition('src="/static/')[2].partition('"')[0]
-        # As a client asks that names no encodings.
-        connection.putrequest("GET", f"/static/{bundle}", skip_accept_encoding=True)
-        connection.endheaders()
-        answer = connection.getresponse()
-        assert (answer.status, len(answer.read()) > 100_000) == (200, True)
-
-
-def test_reports_stand_beside_it(tmp_path: Path) -> None:
-    with served(tmp_path) as (connection, _):
-        assert ask(connection, "GET", "/report/search/mlp")[:2] == (200, "<h1>search/mlp</h1>")
-        with socket.create_connection(("127.0.0.1", connection.port), timeout=20) as raw:
-            raw.sendall(b"HEAD /report/search/mlp HTTP/1.0\r\nHost: localhost\r\n\r\n")
-            answer = b"".join(iter(lambda: raw.recv(65536), b""))
-        assert answer.startswith(b"HTTP/1.0 200 OK")
-        assert answer.endswith(b"Content-Length: 19\r\n\r\n")
-        status, line, _ = ask(connection, "GET", "/report/%3Cnobody%3E")
-        assert (status, "there are: search/mlp" in line) == (404, True)
+def test_reports_stand_beside_it_and_are_listed(service: Served) -> None:
+    page = service.ask("/report/small")
+    assert (page.status_code, "<h1>small</h1>" in page.text) == (200, True)
+    head = service.ask("/report/", method="HEAD")
+    assert (head.status_code, head.content) == (200, b"")
+    assert '<a href="/report/small">small</a>' in service.ask("/report/").text
+    missing = service.ask("/report/%3Cnobody%3E")
+    assert (missing.status_code, "there are: small" in missing.json()["detail"]) == (404, True)
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
-def test_nothing_that_would_change_the_database_passes(tmp_path: Path, method: str) -> None:
-    with served(tmp_path) as (connection, study):
-        status, line, headers = ask(connection, method, f"/api/studies/{study._study_id}")
-        assert (status, headers["Allow"]) == (405, "GET, HEAD")
-        assert "--writable" in line
-        assert ask(connection, "GET", f"/api/studies/{study._study_id}")[0] == 200
+def test_optuna_dashboard_changes_nothing_unless_the_server_was_started_for_that(service: Served, method: str) -> None:
+    answer = service.ask("/api/studies/1", WRITE, method)
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+    assert "--writable" in answer.text
+    assert service.status("/api/studies/1") == 200
 
 
-def test_writable_lets_changes_pass_but_not_from_another_site(tmp_path: Path) -> None:
-    with served(tmp_path, writable=True) as (connection, study):
-        path = f"/api/studies/{study._study_id}"
-        assert ask(connection, "DELETE", path, Origin="http://evil.example")[0] == 403
-        assert ask(connection, "GET", path)[0] == 200
-        assert ask(connection, "DELETE", path, Origin=f"http://127.0.0.1:{connection.port}")[0] == 204
-        assert ask(connection, "GET", path)[0] == 404
+def test_writable_lets_changes_pass_for_who_may_write(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained.parent, tmp_path, dirs_exist_ok=True)
+    with served(tmp_path / "sizer.db", writable=True) as writable:
+        assert writable.status("/api/studies/2", READ, "DELETE") == 403
+        assert writable.status("/api/studies/2") == 200
+        assert writable.status("/api/studies/2", WRITE, "DELETE", headers={"Origin": writable.url}) == 204
+        assert writable.status("/api/studies/2") == 404
 
 
-def test_a_request_under_another_name_is_refused(tmp_path: Path) -> None:
-    """A page elsewhere whose name was made to point here (DNS rebinding) reads nothing."""
-    with served(tmp_path) as (connection, _):
-        assert ask(connection, "GET", "/api/studies", Host="evil.example:8080")[0] == 403
-        assert ask(connection, "GET", "/api/studies", Host="localhost:8080")[0] == 200
+def test_it_listens_on_the_loopback_address_only(service: Served) -> None:
+    addresses = {line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:]}
+    assert f"0100007F:{service.port:04X}" in addresses
+    assert f"00000000:{service.port:04X}" not in addresses
 
 
-def test_it_listens_on_the_loopback_address_only(tmp_path: Path) -> None:
-    with served(tmp_path) as (connection, _):
-        assert connection.host == "127.0.0.1"
-    with server(lambda environ, start: [], port=0) as listening:
-        assert listening.server_address[0] == "127.0.0.1"
+def test_an_address_that_cannot_be_had_is_one_line() -> None:
+    with listen("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(InputError, match=f"port {port} is in use: name another with --port"):
+            listen("127.0.0.1", port)
+    with pytest.raises(InputError, match=r"'192\.0\.2\.1' is no address of this machine"):
+        listen("192.0.2.1", 0)
 
 
-def test_a_port_in_use_is_said_in_one_line() -> None:
-    with (
-        server(lambda environ, start: [], port=0) as first,
-        pytest.raises(InputError, match=f"port {first.server_port} is in use: name another with --port"),
-    ):
-        server(lambda environ, start: [], port=first.server_port)
+def test_a_database_that_is_gone_is_said_and_not_waited_for(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained.parent, tmp_path, dirs_exist_ok=True)
+    with served(tmp_path / "sizer.db") as running:
+        assert running.ask("/v1/health", None).json()["status"] == "ok"
+        running.database.engine.dispose()
+        for file in tmp_path.glob("sizer.db*"):
+            file.unlink()
+        (tmp_path / "sizer.db").mkdir()
+        health = running.ask("/v1/health", None)
+        assert (health.status_code, health.json()["status"]) == (503, "degraded")
+        answer = running.ask("/v1/plans")
+        assert (answer.status_code, "refused" in answer.json()["detail"]) == (503, True)
