@@ -284,7 +284,7 @@ def test_a_plan_sent_here_names_nothing_of_this_machine(service: Served, field: 
         ({"preset": "/etc/mine.toml"}, "unknown preset"),
         ({"plan": "nonsense"}, "the plan is not TOML"),
         ({"plan": "x = " + "[" * 9000}, "the plan is "),
-        ({"plan": "arms = 3"}, "arms must be tables"),
+        ({"plan": "arms = 3"}, "arms must be a table"),
         ({"preset": "demo", "scale": "huge"}, "unknown scale"),
         ({"preset": "demo", "overrides": {"data": "x.npz"}}, "overrides.data: "),
         ({"preset": "demo", "overrides": {"epochs": 0}}, "overrides.epochs: "),

@@ -9,6 +9,7 @@ from rich.console import Console
 from dashboards import figures, report, tables, terminal
 from dashboards.facts import facts
 from studies.compare import Comparison, compare
+from studies.standing import ArmStanding, Standing
 from tests.frames import evaluation
 from tests.studies.sweeps import ARMS, small_plan
 from tests.studies.test_compare import NO_EPOCHS, trials_of
@@ -92,11 +93,14 @@ def test_figures_and_report_show_where_pruned_trials_stood() -> None:
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_status_counts_them(width: int) -> None:
-    trials, history = evaluation(trials=4, arms=["shrinknets", "fixed"])
+    counts = {"stage": "", "planned": 5, "collapsed": 0, "failed": 0, "running": 0, "waiting": 1, "epochs": 80}
+    arms = (
+        ArmStanding(arm="shrinknets", complete=4, pruned=0, **counts),
+        ArmStanding(arm="fixed", complete=1, pruned=3, **counts),
+    )
     console = Console(width=width)
-    spec = small_plan(trials=5, pruner="median").spec()
     with console.capture() as captured:
-        terminal.print_status(console, "demo", spec, with_pruned(trials, "fixed", 1, 2, 3), history, "nobody runs it")
+        terminal.print_status(console, Standing("demo", "stopped", "nobody runs it", "digits", "mlp", arms, ()))
     lines = captured.get().splitlines()
     assert sum("pruned" in line for line in lines) == 1
     assert ["fixed", "1", "0", "3", "0", "0", "1", "80"] in [line.split() for line in lines]
