@@ -41,7 +41,7 @@ class Database:
     Attributes:
         url: Where it is; shown without its password.
         files: The folder for what is no row: `artifacts/` and `runs/`. Beside SQLite's `X.db` it is `X.files`;
-            of a database server it is `DATABASE.files` in the current folder.
+            of a database server it is `DATABASE.files` in the folder that SIZER_FILES names, else in the current one.
         engine: SQLAlchemy's engine; on SQLite with WAL, synchronous=NORMAL and foreign keys on every connection.
         waiting: Told why there is a wait, before each, where the database does not answer; what it raises ends it.
     """
@@ -56,7 +56,7 @@ class Database:
             self.files = path.with_suffix(".files")
             self._arguments: dict[str, object] = {"creator": lambda: _connect(path)}
         else:
-            self.files = Path(f"{url.database}.files").resolve()
+            self.files = Path(os.environ.get("SIZER_FILES", ""), f"{url.database}.files").resolve()
             self._arguments = _SERVER
         self.engine = sa.create_engine(url, **self._arguments)
         weakref.finalize(self, self.engine.dispose)

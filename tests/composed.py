@@ -194,10 +194,11 @@ class Composed:
             steps += [f"mkdir -p {root}{path}", f"mount --rbind {path} {root}{path}"]
         for path in (str(ROOT), sys.prefix, os.path.realpath(sys.executable)):
             steps += [f"chmod o+x {root}{parent}" for parent in reversed(Path(path).parents[:-1])]
-        for source, _, where in (entry.partition(":") for entry in about.get("volumes", [])):
+        for source, where, *kind in (entry.split(":") for entry in about.get("volumes", [])):
             held = self.volume(source)
             steps += [f"test -d {held} || install -d -o {user} -g {group} {held}"]
             steps += [f"mkdir -p {root}{where}", f"mount --bind {held} {root}{where}"]
+            steps += [f"mount -o remount,ro,bind {root}{where}"] if kind == ["ro"] else []
         steps += [f"mkdir -p {root}/run/secrets", f"mount -t tmpfs -o mode=755 tmpfs {root}/run/secrets"]
         for secret in about.get("secrets", []):
             held, seen = self.file["secrets"][secret]["file"], f"{root}/run/secrets/{secret}"

@@ -78,7 +78,7 @@ def test_workers_hold_neither_the_database_nor_its_password(file: dict[str, Any]
     for name in ("ray-worker", "ray-worker-gpu"):
         service = file["services"][name]
         assert service["secrets"] == ["ray_token"]
-        assert set(service["environment"]) == {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"}
+        assert set(service["environment"]) == {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "SIZER_DATA"}
     head = file["services"]["ray-head"]["command"]
     assert "--num-cpus=0" in head  # no trial is trained where the password is
     assert file["services"]["ray-worker-gpu"]["profiles"] == ["gpu"]

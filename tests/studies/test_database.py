@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from sizer.errors import InputError
 from studies import lease as leases
-from studies.database import Database, locate, open_database
+from studies.database import Database, locate, named, open_database
 from studies.lease import Lease
 from studies.outages import LostDatabaseError, plain_errors
 from studies.records import Records
@@ -234,3 +234,13 @@ def test_a_lease_is_renewed_while_nothing_is_reported(
         time.sleep(0.4)
         (later,) = rows(place, "select expires from sizer_leases")
     assert later > first
+
+
+def test_the_files_of_a_servers_database_lie_where_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert named("postgresql://sizer@127.0.0.1/d").files == tmp_path / "d.files"
+    monkeypatch.setenv("SIZER_FILES", str(tmp_path / "shared"))
+    assert named("postgresql://sizer@127.0.0.1/d").files == tmp_path / "shared" / "d.files"
+    assert named(tmp_path / "x.db").files == tmp_path / "x.files"
