@@ -73,6 +73,8 @@ def connected(address: str | None, cpus: float, gpus: float, shared: Path) -> It
         InputError: The address does not answer, wants another token or is open to everybody, no node has what a trial
             takes, or a node cannot run our code or does not see `shared`.
     """
+    if address is not None:
+        access.check(address)
     if ray.is_initialized():
         yield nodes.fitting(cpus, gpus)
         return
@@ -162,7 +164,6 @@ def _start(private: Path) -> None:
 
 
 def _join(address: str) -> None:
-    access.check(address)
     if address != "auto":
         access.check_node(address)
     brought = {} if jobs.brought_code() else {"py_modules": code("sizer", "studies"), "excludes": EXCLUDED}

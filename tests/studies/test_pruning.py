@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 import sizer
 from dashboards import commands
+from dashboards.source import Local
 from sizer import datasets, methods, networks
 from studies import query, search
 from studies.database import open_database
@@ -276,4 +277,4 @@ def test_through_ray_a_pruned_trial_stops_at_once_and_its_worker_goes_on_with_th
     there = query.history(path, "small").query("arm == 'fixed' and number == 2")
     assert [each.val_loss for each in here] == list(there["val_loss"])
     assert run(plan, path, watch=Seen()).already_done
-    assert "fixed: 1 of 3 trials were pruned" in commands.report(open_database(path), "small")
+    assert "fixed: 1 of 3 trials were pruned" in commands.report(Local(open_database(path)), "small")
