@@ -195,5 +195,5 @@ def _url(database: Database, *, password: bool = True) -> str:
     """Where the database is, for a process elsewhere: an SQLite file's whole path, or a server's URL."""
     if database.is_file:
         return str(Path(database.url.database or "").resolve())
-    url = database.url if password else database.url.set(password=None)
+    url = database.url if password else database.url._replace(password=None)  # set() leaves what is None
     return url.render_as_string(hide_password=False)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from studies import query
-from studies.database import locate
+from studies import launch, query
+from studies.database import locate, named
 from studies.launch import ChangedPlanError, Submissions
 from studies.standing import standing
 from tests.studies.sweeps import small_plan
@@ -65,3 +65,9 @@ def test_a_sweep_that_cannot_begin_says_why(submissions: Submissions, monkeypatc
     until(lambda: not submissions._known["small"][1].alive)
     said = submissions.not_begun()["small"]
     assert (said.state, "/proc/none" in said.driver) == ("failed", True)
+
+
+def test_a_job_is_told_where_the_database_is_without_its_password() -> None:
+    database = named("postgresql://sizer:s3cr3t@h/d")
+    assert launch._url(database, password=False) == "postgresql+psycopg://sizer@h/d"
+    assert "s3cr3t" in launch._url(database)
