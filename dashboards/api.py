@@ -5,17 +5,16 @@ A plan's name may hold a `/`, so it is a query parameter everywhere. Whoever get
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, Any, Literal
 
 import pandas as pd
+import safetensors.torch
 from fastapi import APIRouter, Depends, Query, Request, Response, Security
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
+from torch import Tensor
 
 from dashboards import models, rows
 from dashboards.source import Local
@@ -25,11 +24,11 @@ from studies import query
 from studies.launch import Submissions
 from studies.plan import Plan
 from studies.reading import read_submitted
-from studies.standing import STARTING, Standing
+from studies.standing import STARTING, STOPPED, Standing
 
 VERSION = version("sizer")
 _LARGEST = 2**31 - 1
-_LARGEST_BODY = _CHUNK = 1 << 20
+_LARGEST_BODY = 1 << 20
 
 
 class SubmittedPlanError(InputError):
@@ -105,7 +104,10 @@ def plans(source: Source, started: Started) -> list[models.Listed]:
 @router.get("/status")
 def status(plan: Name, source: Source, started: Started) -> models.Standing:
     """Where an evaluation stands: trials by state, epochs done, who runs it, what failed and why."""
-    return models.Standing.model_validate(started.not_begun().get(plan) or source.standing(plan))
+    found = started.not_begun().get(plan) or source.standing(plan)
+    if found.state == STOPPED and (line := started.complaint(plan)):
+        found = replace(found, driver=f"{found.driver}; its last run said: {line}")
+    return models.Standing.model_validate(found)
 
 
 @router.get("/trials", response_model=list[models.Trial], responses=_CSV)
@@ -160,7 +162,7 @@ def _network(
     arm: Arm = None,
     max_params: Limit = None,
     max_flops: Limit = None,
-) -> tuple[Architecture, Path]:
+) -> tuple[Architecture, dict[str, Tensor]]:
     if (trial_id is None) != (epoch is None):
         raise InputError("give trial_id and epoch, or neither")
     if trial_id is None or epoch is None:
@@ -168,7 +170,7 @@ def _network(
     return source.architecture(plan, query.epoch(source.database, plan, trial_id, epoch))
 
 
-Network = Annotated[tuple[Architecture, Path], Depends(_network)]
+Network = Annotated[tuple[Architecture, dict[str, Tensor]], Depends(_network)]
 
 
 @router.get("/architecture")
@@ -177,18 +179,15 @@ def architecture(network: Network) -> models.Architecture:
     return models.Architecture.model_validate_json(network[0].to_json())
 
 
-@router.get("/weights", response_class=StreamingResponse, responses=_FILE)
-def weights(network: Network) -> StreamingResponse:
+@router.get("/weights", response_class=Response, responses=_FILE)
+def weights(network: Network) -> Response:
     """The weights that belong to `architecture`, once they were found to be those that were written."""
-    opened = network[1].open("rb")  # from here on its name may go: what is open stays
-    digest = hashlib.file_digest(opened, "sha256").digest()
+    content = safetensors.torch.save(network[1])
     headers = {
-        "Content-Length": str(opened.tell()),
         "Content-Disposition": 'attachment; filename="weights.safetensors"',
-        "Repr-Digest": repr_digest(digest),
+        "Repr-Digest": models.repr_digest(content),
     }
-    opened.seek(0)
-    return StreamingResponse(_chunks(opened), media_type="application/octet-stream", headers=headers)
+    return Response(content, media_type="application/octet-stream", headers=headers)
 
 
 @router.post(
@@ -219,11 +218,6 @@ def stop(plan: Name, source: Source, started: Started) -> models.Stopped:
         raise NothingToStopError(str(error)) from None
 
 
-def repr_digest(digest: bytes) -> str:
-    """A SHA-256 as the header `Repr-Digest` of RFC 9530 has it."""
-    return f"sha-256=:{base64.b64encode(digest).decode()}:"
-
-
 def _read(submission: models.Submission) -> list[Plan]:
     given, preset = submission.overrides.model_dump(exclude_none=True), submission.preset is not None
     try:
@@ -246,9 +240,3 @@ def _table(frame: pd.DataFrame, format: str, name: str) -> Response:
         return Response(rows.to_json(frame), media_type="application/json")
     headers = {"Content-Disposition": f'attachment; filename="{name}.csv"'}
     return Response(rows.to_csv(frame), media_type="text/csv", headers=headers)
-
-
-def _chunks(opened: BinaryIO) -> Iterator[bytes]:
-    with opened:
-        while chunk := opened.read(_CHUNK):
-            yield chunk

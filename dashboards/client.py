@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import ipaddress
 import os
-import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -16,8 +13,12 @@ from urllib.parse import urlsplit
 
 import httpx
 import pandas as pd
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
 
 from dashboards.gate import read_token
+from dashboards.models import repr_digest
 from sizer import Architecture
 from sizer.errors import InputError, UnknownNameError
 from studies.query import HISTORY, TRIALS, frame
@@ -58,7 +59,6 @@ class Remote:
         # A proxy of the environment is for other machines than this one.
         proxied = not _is_here(self.address)
         self._http = httpx.Client(base_url=self.address, headers=headers, timeout=_TIMEOUT, trust_env=proxied)
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
         try:
             self._check_version()
         except BaseException:
@@ -74,10 +74,8 @@ class Remote:
         self.close()
 
     def close(self) -> None:
-        """Ends the connection; files of `architecture` go."""
+        """Ends the connection."""
         self._http.close()
-        if self._folder is not None:
-            self._folder.cleanup()
 
     def plan_names(self) -> list[str]:
         return [plan["name"] for plan in self.plans()]
@@ -116,10 +114,10 @@ class Remote:
     def front(self, name: str, arm: str | None = None) -> pd.DataFrame:
         return frame(self._get("front", plan=name, arm=arm), FOUND)
 
-    def architecture(self, name: str, row: pd.Series[Any]) -> tuple[Architecture, Path]:
+    def architecture(self, name: str, row: pd.Series[Any]) -> tuple[Architecture, dict[str, Tensor]]:
         chosen = {"plan": name, "trial_id": int(row["trial_id"]), "epoch": int(row["epoch"])}
         found = Architecture.from_json(self._asked("GET", "architecture", params=chosen).text)
-        return found, self._downloaded(chosen)
+        return found, self._weights(chosen)
 
     def submit(self, submission: Mapping[str, Any]) -> list[dict[str, str]]:
         """Starts a plan there, as `dashboards.models.Submission` says it; gives names and states."""
@@ -130,16 +128,15 @@ class Remote:
         """Asks whoever runs a plan there to end; gives who that is."""
         return str(self._value(self._asked("POST", "stop", params={"plan": name}))["asked"])
 
-    def _downloaded(self, chosen: Mapping[str, Any]) -> Path:
+    def _weights(self, chosen: Mapping[str, Any]) -> dict[str, Tensor]:
         """The weights, if they are what the server says they are."""
-        self._folder = self._folder or tempfile.TemporaryDirectory(prefix="sizer-")
-        path = Path(self._folder.name) / "weights.safetensors"
         answer = self._asked("GET", "weights", params=chosen)
-        digest = base64.b64encode(hashlib.sha256(answer.content).digest()).decode()
-        if answer.headers.get("repr-digest") != f"sha-256=:{digest}:":
+        if answer.headers.get("repr-digest") != repr_digest(answer.content):
             raise InputError(f"the weights that {self.address} sent are not whole (SHA-256 differs): ask again")
-        path.write_bytes(answer.content)
-        return path
+        try:
+            return dict(safetensors.torch.load(answer.content))
+        except SafetensorError as error:
+            raise self._stranger(f"its weights are none, {error}") from None
 
     def _get(self, what: str, **params: Any) -> Any:
         given = {key: value for key, value in params.items() if value is not None}

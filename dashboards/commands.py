@@ -22,7 +22,6 @@ from dashboards.report import render
 from dashboards.source import Local, Source
 from dashboards.starts import starts
 from sizer import Epoch, architecture
-from sizer.checkpoint import load_tensors
 from sizer.errors import InputError, unknown
 from studies import estimate, jobs, query
 from studies.compare import Comparison, compare, finished
@@ -286,7 +285,7 @@ def print_best(
     terminal.print_best(out, name, row.to_dict(), task, "".join(f", {each}" for each in within))
     if folder is not None:
         found, weights = source.architecture(name, row)
-        architecture.save(folder, found, load_tensors(weights)[0])
+        architecture.save(folder, found, weights)
         out.print()
         _print_written(out, folder)
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -27,6 +28,7 @@ PUBLIC = ("/v1/health", "/openapi.json")
 """What anybody may read who can reach the server."""
 SHORTEST = 16
 _READS = ("GET", "HEAD")
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::\d+)?")
 _HINT = "open the address that `sizer dashboard` printed, or send `Authorization: Bearer TOKEN`"
 
 
@@ -102,7 +104,7 @@ class Gate:
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
         if _hostname(host) not in self._names:
             return _refused(403, f"this server is not called {host!r}: `--allowed-host` gives it that name")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and origin.lower().rpartition("://")[2] != host.lower():
             return _refused(403, f"a page of {origin!r} may not ask this server")
         if request.scope["path"] in PUBLIC and request.method in _READS:
             return None
@@ -178,10 +180,9 @@ def _cookie(request: Request) -> str:
 
 
 def _hostname(host: str) -> str | None:
-    try:
-        return urlsplit(f"//{host}").hostname
-    except ValueError:
-        return None
+    """What a Host header names, without the port; None where it is no such header."""
+    found = _HOST.fullmatch(host.lower())
+    return found and (found[1] or found[2])
 
 
 def _is_hex(text: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -203,3 +205,8 @@ class Stopped(BaseModel):
     """Who was asked to stop."""
 
     asked: str = Field(description="In words, such as `process 4711 on HOST`. It ends within seconds.")
+
+
+def repr_digest(content: bytes) -> str:
+    """The SHA-256 of a content as the header `Repr-Digest` of RFC 9530 has it."""
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(content).digest()).decode()}:"

@@ -11,12 +11,12 @@ import bottle  # type: ignore[import-untyped]  # it ships no types
 import optuna_dashboard
 from a2wsgi import WSGIMiddleware
 from optuna.artifacts import FileSystemArtifactStore
+from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
 from starlette.types import ASGIApp
 
 from dashboards.rows import without_formulas
 
-PAGES = "/dashboard"
 # What its pages were seen to need: styles are written into the page by its script, and the parallel coordinates
 # compile their shaders' code at run time.
 POLICY = (
@@ -34,12 +34,27 @@ class Contained(FileSystemArtifactStore):
         """The content of an artifact.
 
         Raises:
-            bottle.HTTPError: There is none of that name in the folder itself; it is answered with 404.
+            ArtifactNotFound: There is none of that name in the folder itself.
         """
         folder = self._base_path.resolve()
         if (folder / artifact_id).resolve().parent != folder or not (folder / artifact_id).is_file():
-            raise bottle.HTTPError(404, "there is no such artifact")
+            raise ArtifactNotFound(f"there is no artifact {artifact_id!r}")
         return super().open_reader(artifact_id)
+
+
+class _Found:
+    """An artifact store as Optuna Dashboard should see it: it answers 500 to what is missing, were it not told 404."""
+
+    def __init__(self, store: Any) -> None:
+        self.write, self.remove = store.write, store.remove
+        self._store = store
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        try:
+            found: BinaryIO = self._store.open_reader(artifact_id)
+        except ArtifactNotFound:
+            raise bottle.HTTPError(404, "there is no such artifact") from None
+        return found
 
 
 def application(storage: BaseStorage, store: Any, *, writable: bool) -> ASGIApp:
@@ -50,7 +65,7 @@ def application(storage: BaseStorage, store: Any, *, writable: bool) -> ASGIApp:
         store: The artifact store.
         writable: Let it rename, delete, tell and upload.
     """
-    dashboard: WSGIApplication = optuna_dashboard.wsgi(storage, artifact_store=store)
+    dashboard: WSGIApplication = optuna_dashboard.wsgi(storage, artifact_store=_Found(store))
     return WSGIMiddleware(_tamed(dashboard, writable))  # type: ignore[arg-type, return-value]  # its types are its own
 
 
@@ -64,7 +79,7 @@ def _tamed(dashboard: WSGIApplication, writable: bool) -> WSGIApplication:
         # Its static files answer 500 to a request that does not name its encodings.
         environ.setdefault("HTTP_ACCEPT_ENCODING", "identity")
         environ["wsgi.errors"] = sys.stderr
-        if environ.get("PATH_INFO", "").startswith("/csv/"):
+        if environ.get("PATH_INFO", "").lstrip("/").startswith("csv/"):
             return _quoted(dashboard, environ, start)
         # What fails it has written down itself; the server would do so again.
         return dashboard(environ, lambda status, headers, *error: start(status, headers))

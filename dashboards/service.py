@@ -96,7 +96,7 @@ def _beside(dashboard: ASGIApp) -> ASGIApp:
 def _policy(path: str) -> str:
     if path.startswith(REPORT):
         return page.policy()
-    if path.startswith("/artifacts/"):
+    if path.lstrip("/").startswith("artifacts/"):
         return optuna_pages.ARTIFACT_POLICY
     return _API_POLICY if path.startswith("/v1/") or path == "/openapi.json" else optuna_pages.POLICY
 

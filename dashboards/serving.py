@@ -29,6 +29,7 @@ class Access:
         write_file: The file of the token that writes.
         allowed: Names by which it may be asked, beside this machine's own; commas part some in one.
         writable: Let Optuna Dashboard write, too.
+        made: The token of a run without files.
 
     Raises:
         InputError: Others could reach it without a token, or nobody could write where somebody should.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
+from torch import Tensor
 
 from sizer import Architecture
+from sizer.checkpoint import load_tensors
 from studies import query, stopping
 from studies.database import Database
 from studies.standing import Standing, standing
@@ -45,8 +46,8 @@ class Source(Protocol):
     def front(self, name: str, arm: str | None = None) -> pd.DataFrame:
         """The epochs that no other beats at its size."""
 
-    def architecture(self, name: str, row: pd.Series[Any]) -> tuple[Architecture, Path]:
-        """The architecture of a row of `best` or `front`, and the file of its weights."""
+    def architecture(self, name: str, row: pd.Series[Any]) -> tuple[Architecture, dict[str, Tensor]]:
+        """The architecture of a row of `best` or `front`, and its weights."""
 
     def stop(self, name: str) -> str:
         """Asks whoever runs it to end; gives who was asked, in words."""
@@ -87,8 +88,9 @@ class Local:
     def front(self, name: str, arm: str | None = None) -> pd.DataFrame:
         return query.front(self.database, name, arm)
 
-    def architecture(self, name: str, row: pd.Series[Any]) -> tuple[Architecture, Path]:
-        return query.architecture(self.database, name, row)
+    def architecture(self, name: str, row: pd.Series[Any]) -> tuple[Architecture, dict[str, Tensor]]:
+        found, file = query.architecture(self.database, name, row)
+        return found, load_tensors(file)[0]
 
     def stop(self, name: str) -> str:
         return stopping.ask(self.database, name)

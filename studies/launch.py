@@ -140,6 +140,11 @@ class Submissions:
                 found[name] = not_begun(plan.spec(), STARTING if launched.alive else FAILED, said)
         return found
 
+    def complaint(self, name: str) -> str:
+        """With which line the sweep that was started here last ended early; "" where it did not."""
+        _, launched = self._known.get(name, (None, None))
+        return launched.complaint if launched is not None else ""
+
     def stop(self, name: str) -> str:
         """Ends a sweep, wherever it runs; gives in words who was asked to.
 
@@ -180,7 +185,6 @@ def _process(file: Path, url: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "dashboards", "sweep", str(file)],
         env={**environment, "SIZER_DB": url},
-        cwd=file.parent,
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,

@@ -142,7 +142,9 @@ def test_its_own_names_are_answered(service: Served, host: str) -> None:
     assert service.status("/v1/plans", headers={"Host": host}) == 200
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1", "http://127.0.0.1:1", "file://"])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://127.0.0.1", "http://127.0.0.1:1", "file://", "http://["]
+)
 def test_a_page_of_another_origin_is_refused(service: Served, origin: str) -> None:
     assert service.status("/v1/stop?plan=small", WRITE, "POST", headers={"Origin": origin}) == 403
     assert service.status("/v1/plans", headers={"Origin": origin}) == 403
@@ -251,7 +253,8 @@ def test_a_link_out_of_the_artifacts_is_not_followed(tempting: Served) -> None:
 def test_an_artifact_that_is_a_page_runs_no_script_here(tempting: Served) -> None:
     answer = tempting.ask(f"/artifacts/1/{uuid.UUID(int=2)}")
     assert (answer.status_code, "<script>" in answer.text) == (200, True)
-    assert "default-src 'none'; sandbox" in answer.headers["content-security-policy"]
+    for path in (f"/artifacts/1/{uuid.UUID(int=2)}", f"//artifacts/1/{uuid.UUID(int=2)}"):
+        assert "default-src 'none'; sandbox" in tempting.ask(path).headers["content-security-policy"]
     assert "access-control-allow-origin" not in answer.headers
 
 

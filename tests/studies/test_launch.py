@@ -57,12 +57,17 @@ def test_a_submitted_sweep_runs_on_its_own_and_stops_when_asked(submissions: Sub
     assert f"process {launched.process.pid} on " in other.stop("small")
     assert launched.process.wait(timeout=60) == 130
     assert standing(database, "small").state == "stopped"
+    assert "stopped from elsewhere" in submissions.complaint("small")
 
 
 def test_a_sweep_that_cannot_begin_says_why(submissions: Submissions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIZER_DATA", "/proc/none")
     submissions.submit([small_plan(data="mnist", epochs=1)])
-    until(lambda: not submissions._known["small"][1].alive)
+    launched = submissions._known["small"][1]
+    assert launched.process is not None
+    # Where it stands decides where the files of a server's database go.
+    assert Path(f"/proc/{launched.process.pid}/cwd").readlink() == Path.cwd()
+    until(lambda: not launched.alive)
     said = submissions.not_begun()["small"]
     assert (said.state, "/proc/none" in said.driver) == ("failed", True)
 
