@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -40,9 +41,10 @@ batch_size = {batch}
 [arms.shrinknets]
 lambda = {{ low = 1e-3, high = 1e-2 }}
 """
-# Says where it was built: on which node, with which GPU, by which process, of which code.
+# Says where it was built: on which node, with which GPU, by which process, of which code. It waits for the other
+# processes, so that none is through with all trials before another has begun.
 MINE = """
-import json, math, os, sys
+import json, math, os, sys, time
 from pathlib import Path
 from torch import nn
 import sizer
@@ -53,6 +55,9 @@ def net(input_shape, outputs):
         said = here.get_node_id(), here.get_accelerator_ids()["GPU"], os.getpid(), sizer.__file__
         with open(Path(LOG) / str(os.getpid()), "a") as file:
             print(json.dumps(said), file=file)
+        deadline = time.monotonic() + 120
+        while len(os.listdir(LOG)) < TOGETHER and time.monotonic() < deadline:
+            time.sleep(0.1)
     return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), 16), nn.ReLU(), nn.Linear(16, outputs))
 """
 
@@ -73,10 +78,10 @@ def two(hidden: Path) -> Iterator[Cluster]:
         yield made
 
 
-def written(folder: Path, epochs: int = 3, trials: int = 4, batch: int = 256) -> None:
-    """Writes a plan, and the module that it names."""
+def written(folder: Path, together: int = 1, epochs: int = 3, trials: int = 4, batch: int = 256) -> None:
+    """Writes a plan, and the module that it names; so many processes train together."""
     (folder / "built").mkdir()
-    (folder / "mine.py").write_text(f"LOG = {str(folder / 'built')!r}\n{MINE}")
+    (folder / "mine.py").write_text(f"LOG, TOGETHER = {str(folder / 'built')!r}, {together}\n{MINE}")
     (folder / "two.toml").write_text(PLAN.format(epochs=epochs, trials=trials, batch=batch))
 
 
@@ -121,7 +126,7 @@ def epochs_of(folder: Path) -> int:
 def test_trials_run_on_both_nodes_on_shares_of_their_gpus_with_the_code_that_came_along(
     two: Cluster, tmp_path: Path
 ) -> None:
-    written(tmp_path, trials=8)
+    written(tmp_path, together=4)
     shares = ["--cpus-per-trial", "0.5", "--gpus-per-trial", "0.25"]
     ran = sizer(tmp_path, two, "sweep", "two.toml", "--address", two.address, *shares)
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -129,12 +134,9 @@ def test_trials_run_on_both_nodes_on_shares_of_their_gpus_with_the_code_that_cam
     check_whole(tmp_path / "sizer.db", plan)
     seen = built(tmp_path)
     assert len({node for node, *_ in seen}) == 2
-    on_one = {(node, gpu): set() for node, gpus, *_ in seen for gpu in gpus}
-    for node, gpus, process, code in seen:
-        assert len(gpus) == 1
-        on_one[node, gpus[0]].add(process)
-        assert "py_modules_files" in code
-    assert max(map(len, on_one.values())) == 2
+    assert all(len(gpus) == 1 and "py_modules_files" in code for _, gpus, _, code in seen)
+    processes = {(node, gpus[0], process) for node, gpus, process, _ in seen}
+    assert max(Counter((node, gpu) for node, gpu, _ in processes).values()) == 2
     assert rows(
         tmp_path / "sizer.db", "select distinct value_json from trial_user_attributes where key = 'device'"
     ) == [('"cpu"',)]
@@ -196,11 +198,10 @@ def test_a_submitted_sweep_is_followed_to_its_end_and_is_one_study_when_submitte
 
 
 def test_a_node_that_is_lost_in_mid_sweep_costs_no_trial(two: Cluster, tmp_path: Path) -> None:
-    written(tmp_path, epochs=40, trials=4, batch=8)
+    written(tmp_path, together=3, epochs=40, batch=8)
     lost = two.add_node()
-    with sweeping(tmp_path, two, "--concurrency", "3") as running:
-        until(lambda: epochs_of(tmp_path) > 6, 120)
-        until(lambda: len({node for node, *_ in built(tmp_path)}) == 3, 60)
+    with sweeping(tmp_path, two) as running:
+        until(lambda: epochs_of(tmp_path) > 6, 200)
         kill(below(lost.pid))
         said, error = running.communicate(timeout=240)
     assert (running.returncode, error) == (0, "")
@@ -212,7 +213,7 @@ def test_a_node_that_is_lost_in_mid_sweep_costs_no_trial(two: Cluster, tmp_path:
 
 @pytest.mark.skipif(not may_part_networks(), reason="no network namespaces may be made here")
 def test_a_node_that_the_network_parts_from_the_others_costs_no_trial(tmp_path: Path) -> None:
-    written(tmp_path, epochs=40, trials=3, batch=8)
+    written(tmp_path, together=2, epochs=40, trials=3, batch=8)
     wire = Wire()
     try:
         with cluster(wire.here) as made:
@@ -223,7 +224,7 @@ def test_a_node_that_the_network_parts_from_the_others_costs_no_trial(tmp_path: 
             assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
             assert f"{made.address} is a cluster of other machines, and RAY_AUTH_MODE is not token" in refused.stderr
             with sweeping(tmp_path, made) as running:
-                until(lambda: len({node for node, *_ in built(tmp_path)}) == 2 and epochs_of(tmp_path) > 6, 120)
+                until(lambda: epochs_of(tmp_path) > 6, 200)
                 wire.cut()
                 said, error = running.communicate(timeout=240)
     finally:
