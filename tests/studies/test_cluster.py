@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import subprocess
 import sys
 from collections import Counter
@@ -12,8 +13,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from studies.reading import read_plan
+from tests.postgres import Postgres
 from tests.studies.clusters import (
     ROOT,
     Cluster,
@@ -69,10 +72,19 @@ def hidden(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def two(hidden: Path) -> Iterator[Cluster]:
+def team(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What an operator sets where the head is started: the database, the file of its password, the place of files."""
+    folder = tmp_path_factory.mktemp("team")
+    (folder / "password").write_text(postgres.password)
+    place = make_url(postgres.create()).set(password=None).render_as_string()
+    return {"SIZER_DB": place, "SIZER_DB_PASSWORD_FILE": str(folder / "password"), "SIZER_FILES": str(folder / "files")}
+
+
+@pytest.fixture(scope="module")
+def two(hidden: Path, team: dict[str, str]) -> Iterator[Cluster]:
     """Two nodes of one CPU and two logical GPUs each; the second has neither our code nor `hidden`, if root is here."""
     with cluster() as made:
-        made.start_head(gpus=2)
+        made.start_head(gpus=2, environment=team)
         apart = [*(ROOT / name for name in CODE), hidden]
         made.add_node(gpus=2, inside=without(*apart) if os.geteuid() == 0 else ())
         yield made
@@ -165,36 +177,49 @@ def test_who_has_not_the_token_is_told_so_in_a_line(two: Cluster, tmp_path: Path
 
 
 def test_a_submitted_sweep_is_followed_to_its_end_and_is_one_study_when_submitted_again(
-    two: Cluster, tmp_path: Path
+    two: Cluster, team: dict[str, str], postgres: Postgres, tmp_path: Path
 ) -> None:
     written(tmp_path, trials=2)
-    db = ["--db", str(tmp_path / "sizer.db")]
-    submitted = sizer(tmp_path, two, "submit", "two.toml", "--address", two.jobs, *db)
+    word = "planted-" + secrets.token_hex(8)
+    planted = {"PGPASSWORD": word, "SIZER_TOKEN": word, "SIZER_DB": f"postgresql://me:{word}@host/db"}
+    submit = ["submit", "two.toml", "--address", two.jobs]
+    submitted = sizer(tmp_path, two, *submit, environment=planted)
     assert (submitted.returncode, submitted.stderr) == (0, "")
     job = submitted.stdout.splitlines()[0].removeprefix("two submitted as job ")
     assert job.startswith("sizer-two-")
-    again = sizer(tmp_path, two, "submit", "two.toml", "--address", two.jobs, "--trials", "3", *db)
+    again = sizer(tmp_path, two, *submit, "--trials", "3", environment=planted)
     assert again.stdout.splitlines()[0] == f"two runs already as job {job}"
-    followed = sizer(tmp_path, two, "status", "two", "--follow", *db)
+    followed = sizer(tmp_path, two, "status", "two", "--follow", environment=team)
     assert (followed.returncode, followed.stderr) == (0, "")
     assert followed.stdout.splitlines()[-1] == "two: 2 of 2 trials done, 0 running; nobody runs it"
-    (plan,) = read_plan(tmp_path / "two.toml")
-    check_whole(tmp_path / "sizer.db", plan)
+    assert rows(postgres.url(_name(team)), "select distinct state from trials") == [("COMPLETE",)]
     assert {"py_modules_files" in code for *_, code in built(tmp_path)} == {True}
 
     # With more trials it goes on under another id; and is stopped from here.
-    def more() -> str:
-        return sizer(
-            tmp_path, two, "submit", "two.toml", "--address", two.jobs, "--trials", "500", *db
-        ).stdout.splitlines()[0]
-
-    until(lambda: more() == f"two submitted as job {job}-2", 60)
-    until(lambda: rows(tmp_path / "sizer.db", "select count(*) from trials") > [(3,)], 120)
-    stopped = sizer(tmp_path, two, "stop", "two", "--wait", *db)
+    until(lambda: f"job {job}-2" in sizer(tmp_path, two, *submit, "--trials", "500").stdout, 60)
+    until(lambda: rows(postgres.url(_name(team)), "select count(*) from trials") > [(3,)], 120)
+    stopped = sizer(tmp_path, two, "stop", "two", "--wait", environment=team)
     assert (stopped.returncode, stopped.stderr) == (0, "")
     assert stopped.stdout.startswith("asked process ")
-    assert rows(tmp_path / "sizer.db", "select * from sizer_leases") == []
-    assert rows(tmp_path / "sizer.db", "select count(*) from trials") < [(500,)]
+    assert rows(postgres.url(_name(team)), "select * from sizer_leases") == []
+    assert rows(postgres.url(_name(team)), "select count(*) from trials") < [(500,)]
+
+    # Neither what was set here nor the database's password is known to Ray.
+    pids = [pid for node in two.nodes for pid in below(node.pid)]
+    told = [Path(f"/proc/{pid}/{file}") for pid in pids for file in ("environ", "cmdline")]
+    kept = [path for path in two.folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    for secret in (word, postgres.password):
+        assert [path for path in (*told, *kept) if secret in _text(path)] == []
+
+
+def _name(team: dict[str, str]) -> str:
+    return team["SIZER_DB"].rpartition("/")[2]
+
+
+def _text(path: Path) -> str:
+    with contextlib.suppress(OSError):  # a process that has ended
+        return path.read_text(errors="replace")
+    return ""
 
 
 def test_a_node_that_is_lost_in_mid_sweep_costs_no_trial(two: Cluster, tmp_path: Path) -> None:
