@@ -82,7 +82,7 @@ def print_best(console: Console, name: str, row: Mapping[Any, Any], task: str, l
 
 
 def print_status(console: Console, standing: Standing) -> None:
-    """Where an evaluation stands: its arms, trials by state, epochs done, and what failed."""
+    """Where an evaluation stands: its arms, trials by state, epochs done, and what failed lately."""
     console.rule(f"[bold]{escape(standing.name)}", align="left", style="dim")
     console.print(f" {standing.data}, {standing.network}; {standing.driver}", highlight=False, markup=False)
     cut = any(arm.pruned for arm in standing.arms)
@@ -104,14 +104,13 @@ def print_status(console: Console, standing: Standing) -> None:
     title = f"Trials, {each} planned an arm; collapsed ones are complete, too"
     print_table(console, tables.Table(title=title, columns=tuple(told[0]), rows=rows))
     if standing.unusual:
+        lines = [
+            f"{trial.arm} trial {trial.number}: {trial.status}" + (f", {trial.reason}" if trial.reason else "")
+            for trial in standing.unusual
+        ]
+        before = sum(arm.failed + arm.collapsed for arm in standing.arms) - len(lines)
         console.print()
-        print_lines(
-            console,
-            [
-                f"{trial.arm} trial {trial.number}: {trial.status}" + (f", {trial.reason}" if trial.reason else "")
-                for trial in standing.unusual
-            ],
-        )
+        print_lines(console, [*lines, *([f"and {before:,} before these"] if before > 0 else [])])
     console.print()
 
 

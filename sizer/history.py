@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeVar
@@ -86,4 +87,24 @@ def front(history: Sequence[S]) -> list[S]:
             if epoch.val_accuracy > best:
                 best = epoch.val_accuracy
                 chosen[epoch.epoch] = epoch
+    return [chosen[at] for at in sorted(chosen)]
+
+
+def choices(history: Sequence[S]) -> list[S]:
+    """The epochs of the front, and the best one under any limit on parameters, on FLOPs or on both at once.
+
+    What is no choice now is none later, whatever epochs are added.
+    """
+    chosen = {epoch.epoch: epoch for epoch in front(history)}
+    # What was looked at so far comes first in any choice. It leaves steps: the fewest FLOPs at so many parameters.
+    steps: list[tuple[int, float]] = []
+    for epoch in sorted(history, key=lambda e: (-e.val_accuracy, e.parameters, e.epoch)):
+        at = bisect_right(steps, (epoch.parameters, float("inf")))
+        if at and steps[at - 1][1] <= epoch.flops:
+            continue
+        chosen[epoch.epoch] = epoch
+        first = bisect_left(steps, (epoch.parameters, epoch.flops))
+        while first < len(steps) and steps[first][1] >= epoch.flops:
+            del steps[first]
+        steps.insert(first, (epoch.parameters, epoch.flops))
     return [chosen[at] for at in sorted(chosen)]

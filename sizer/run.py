@@ -18,7 +18,7 @@ from sizer import cost
 from sizer.batches import Part
 from sizer.checkpoint import load_run, save_run, save_tensors
 from sizer.errors import InputError
-from sizer.history import Epoch, best_epoch, epochs_since_better, front
+from sizer.history import Epoch, best_epoch, choices, epochs_since_better
 from sizer.net import Net
 from sizer.passes import Passes
 from sizer.progress import Bar
@@ -211,9 +211,9 @@ class Training:
         )
 
     def _keep(self, folder: Path, stepper: Stepper) -> None:
-        """Weights of the run's front, then its state: a run cut off between the two trains its epoch again."""
+        """Weights of the run's choices, then its state: a run cut off between the two trains its epoch again."""
         run = self.so_far
-        chosen = {weights_file(folder, epoch.epoch) for epoch in front(run.history)}
+        chosen = {weights_file(folder, epoch.epoch) for epoch in choices(run.history)}
         newest = weights_file(folder, self.net.epoch)
         if newest in chosen:
             save_tensors(newest, self.net.plain_state())

@@ -53,7 +53,7 @@ def _abandoned(database: Database) -> Iterator[str]:
     with database.engine.connect() as connection:
         counted = connection.execute(running).all()
     for name, count in counted:
-        if query.driver(database, name) == "nobody runs it":
+        if query.driver(database, name) == query.NOBODY:
             yield f"{name}: {count} trials are RUNNING and nobody runs it: `sizer sweep` goes on with them"
 
 

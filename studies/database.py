@@ -14,12 +14,12 @@ from typing import NoReturn, TypeVar
 
 import sqlalchemy as sa
 from optuna.storages import BaseStorage
-from optuna.storages._cached_storage import _CachedStorage
 from sqlalchemy.engine import URL
 
 from sizer.errors import InputError
 from studies import credentials, migrations
 from studies.outages import PatientStorage, first_line, plain_errors, retried
+from studies.storage import Storage
 from studies.tables import SCHEMA, schema
 
 _OPTUNA = {"studies", "trials", "trial_params", "trial_values", "trial_user_attributes", "version_info"}
@@ -50,7 +50,7 @@ class Database:
         self.url = url
         self.waiting: Callable[[str], None] = lambda line: None
         self._guard = _Guard(url)
-        self._storage: _CachedStorage | None = None
+        self._storage: Storage | None = None
         if self.is_file:
             path = Path(url.database or "").resolve()
             self.files = path.with_suffix(".files")
@@ -74,7 +74,7 @@ class Database:
             made.waiting = lambda line: self.waiting(line)
             sa.event.listen(made.engine, "begin", self._guard)
             weakref.finalize(self, made.engine.dispose)
-            self._storage = _CachedStorage(made)
+            self._storage = Storage(made)
         return self._storage
 
     @property

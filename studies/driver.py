@@ -6,6 +6,7 @@ adopts the RUNNING rows and goes on.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 from collections import Counter
@@ -21,7 +22,7 @@ from studies import pruning, search, stages, weights
 from studies.database import Database
 from studies.lease import Lease
 from studies.plan import Plan
-from studies.records import Records
+from studies.records import EPOCHS, Records
 from studies.stages import Ended, Resolved
 
 PRUNED = "pruned"
@@ -72,6 +73,7 @@ class Driver:
         self._members: dict[int, dict[str, Any]] = {}
         self._resolved: dict[str, Resolved] = {}
         self._pruned_by: dict[str, str] = {}
+        self._epochs: dict[str, int] = {}
         self._shape: tuple[tuple[int, ...], int] = ((), 0)
 
     def begin(self, data: dict[str, Any]) -> None:
@@ -94,15 +96,13 @@ class Driver:
                 study.set_user_attr("arm", arm)
             self._database.again(partial(weights.drop_unrecorded, self._database, self._lease, study))
             self._studies[arm] = study
-            rows = study.get_trials(deepcopy=False)
+            trials, epochs = self._records.count(study._study_id)
+            self._count(arm, epochs)
+            rows = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
             self._waiting[arm] = [row.number for row in rows if row.state == TrialState.WAITING]
-            self._asked[arm] = len(rows) - len(self._waiting[arm])
-            for row in rows:
-                if row.state == TrialState.RUNNING:
-                    self._adoptable.append((arm, row))
-                elif row.state.is_finished() and (folder := self._folder(arm, row.number)).exists():
-                    complete = row.state == TrialState.COMPLETE
-                    self._keep_weights(arm, row._trial_id, row.number, folder, complete=complete)
+            self._asked[arm] = trials - len(self._waiting[arm])
+            self._adoptable += [(arm, row) for row in rows if row.state == TrialState.RUNNING]
+            self._sweep_up(arm)
         running = Counter(arm for arm, _ in self._adoptable)
         planned = self.plan.planned
         self.watch.begin({arm: (self._asked[arm] - running[arm], planned(arm)) for arm in self.plan.every})
@@ -116,6 +116,18 @@ class Driver:
             load_if_exists=True,
         )
         return self._database.again(make)
+
+    def _sweep_up(self, arm: str) -> None:
+        """Does what was left to do with the folders of trials that have ended."""
+        for folder in self._database.runs.iterdir():
+            number = folder.name.rpartition("-")[2]
+            if not number.isdecimal() or folder != self._folder(arm, int(number)):
+                continue
+            with contextlib.suppress(KeyError):
+                row = search.row_of(self._studies[arm], int(number))
+                if row.state.is_finished():
+                    complete = row.state == TrialState.COMPLETE
+                    self._keep_weights(arm, row._trial_id, row.number, folder, complete=complete)
 
     @property
     def left(self) -> int:
@@ -259,10 +271,13 @@ class Driver:
         # Status and reason first: the next driver goes by them where this one is killed before Optuna is told.
         said = {"reason": reason, "status": status, **more}
         self._records.attributes(trial_id, {**{key: value for key, value in said.items() if value}, **found})
+        if complete:
+            self._note_weights(arm, trial_id, epochs)
         self._records.architecture(trial_id, best.widths if best else {})
         value = best.val_accuracy if best and complete else None
         state = search.tell(self._studies[arm], number, value, pruned=status == PRUNED)
-        self._keep_weights(arm, trial_id, number, Path(member["folder"]), complete=complete)
+        self._count(arm, len(epochs))
+        self._keep_weights(arm, trial_id, number, Path(member["folder"]), complete=state == TrialState.COMPLETE)
         self.ended[arm][status] += 1
         self.watch.trial(arm, number, state.name, status, reason)
 
@@ -300,14 +315,25 @@ class Driver:
     def _folder(self, arm: str, number: int) -> Path:
         return run_folder(self._database, self.plan.study_name(arm), number)
 
+    def _count(self, arm: str, epochs: int) -> None:
+        """Says for `sizer status`, which would have to count them, how many epochs ended trials have."""
+        self._epochs[arm] = self._epochs.get(arm, 0) + epochs
+        self._database.storage.set_study_user_attr(self._studies[arm]._study_id, EPOCHS, self._epochs[arm])
+
+    def _note_weights(self, arm: str, trial_id: int, epochs: list[Epoch]) -> None:
+        database, usable = self._database, _usable(epochs)
+        note = partial(weights.note, database, self._lease, self._studies[arm], trial_id, usable, best_epoch(usable))
+        database.again(note)
+
     def _keep_weights(self, arm: str, trial_id: int, number: int, folder: Path, *, complete: bool) -> None:
-        epochs = [epoch for epoch in self._records.epochs(trial_id) if math.isfinite(epoch.val_accuracy)]
-        best = _best(epochs)
-        if complete and best is not None:
-            database, study = self._database, self._studies[arm]
+        database, study, epochs = self._database, self._studies[arm], _usable(self._records.epochs(trial_id))
+        if complete and epochs:
+            best = best_epoch(epochs)
             keep = partial(weights.keep, database, self._lease, study, trial_id, number, epochs, best, folder)
             for line in database.again(keep):
                 self.watch.note(line)
+        else:
+            database.again(partial(weights.forget, database, self._lease, trial_id))
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -320,6 +346,10 @@ def _cut_short(by: str, member: dict[str, Any], epoch: Epoch) -> str:
     return f"{by}: {epoch.val_accuracy:.3f} after epoch {epoch.epoch} of {member['epochs']}"
 
 
+def _usable(epochs: list[Epoch]) -> list[Epoch]:
+    return [epoch for epoch in epochs if math.isfinite(epoch.val_accuracy)]
+
+
 def _best(epochs: list[Epoch]) -> Epoch | None:
-    usable = [epoch for epoch in epochs if math.isfinite(epoch.val_accuracy)]
+    usable = _usable(epochs)
     return best_epoch(usable) if usable else None

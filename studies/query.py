@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-import sqlalchemy as sa
 from sqlalchemy import select
 
 from sizer import Architecture
 from sizer import front as front_of
-from sizer.errors import InputError, unknown
-from studies import tables, weights
+from sizer.errors import InputError, UnknownNameError, unknown
+from studies import stored, tables, weights
 from studies.database import Database, open_database
 from studies.lease import is_held
 from studies.outages import plain_errors
-from studies.plan import study_name
 
 TRIALS = (
     "arm", "method", "stage", "trial_id", "number", "point", "fold", "state", "status", "reason", "knob_name", "knob",
@@ -31,6 +28,8 @@ HISTORY = (
     "arm", "trial_id", "number", "knob", "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy",
     "test_loss", "test_accuracy", "parameters", "flops", "training_flops", "seconds", "peak_memory", "widths",
 )  # fmt: skip
+NOBODY = "nobody runs it"
+_SAID = ("method", "knob_name", "seed", "status", "fold", "learning_rate")
 _WHOLE = ("point", "fold", "epoch", "parameters", "flops", "units", "training_flops", "epochs", "peak_memory", "seed")
 _AT_BEST = ("epoch", "val_accuracy", "test_accuracy", "val_loss", "test_loss", "parameters", "flops", "units", "widths")
 
@@ -38,8 +37,8 @@ _AT_BEST = ("epoch", "val_accuracy", "test_accuracy", "val_loss", "test_loss", "
 def plan_names(db: str | Path | Database) -> list[str]:
     """The evaluations in a database, in the order they began."""
     opened = open_database(db)
-    with plain_errors(opened), opened.engine.connect() as connection:
-        return list(connection.scalars(select(tables.plans.c.name).order_by(tables.plans.c.created)))
+    with plain_errors(opened):
+        return stored.plan_names(opened)
 
 
 def spec(db: str | Path | Database, name: str) -> dict[str, Any]:
@@ -48,7 +47,9 @@ def spec(db: str | Path | Database, name: str) -> dict[str, Any]:
     Raises:
         InputError: The database has no such evaluation; the line lists those it has.
     """
-    return _plan_and_data(db, name)[0]
+    opened = open_database(db)
+    with plain_errors(opened):
+        return stored.plan_and_data(opened, name)[0]
 
 
 def data(db: str | Path | Database, name: str) -> dict[str, Any]:
@@ -57,7 +58,9 @@ def data(db: str | Path | Database, name: str) -> dict[str, Any]:
     Raises:
         InputError: The database has no such evaluation.
     """
-    return _plan_and_data(db, name)[1]
+    opened = open_database(db)
+    with plain_errors(opened):
+        return stored.plan_and_data(opened, name)[1]
 
 
 def driver(db: str | Path | Database, name: str) -> str:
@@ -86,7 +89,7 @@ def trials(db: str | Path | Database, plan_name: str) -> pd.DataFrame:
     """
     opened = open_database(db)
     with plain_errors(opened):
-        read = _read(opened, plan_name)
+        read = stored.read(opened, plan_name)
     rows = []
     for trial in read.trials:
         epochs = read.epochs.get(trial["trial_id"], [])
@@ -108,7 +111,7 @@ def history(db: str | Path | Database, plan_name: str) -> pd.DataFrame:
     """
     opened = open_database(db)
     with plain_errors(opened):
-        read = _read(opened, plan_name)
+        read = stored.read(opened, plan_name)
     rows = [
         {**epoch, **{name: trial[name] for name in ("arm", "number", "knob")}}
         for trial in read.trials
@@ -139,21 +142,22 @@ def best(
     Raises:
         InputError: Nothing fits; the line names the nearest. Or there is no complete trial, or no such arm.
     """
-    rows = _usable(db, plan_name, arm)
-    fits = rows
-    for column, limit in (("parameters", max_params), ("flops", max_flops)):
-        fits = fits if limit is None else fits[fits[column] <= limit]
-    if not fits.empty:
-        return _first(fits)
-    # How many times too large, in whichever of the limits is exceeded most.
-    excess = pd.concat(
-        [rows[column] / limit for column, limit in (("parameters", max_params), ("flops", max_flops)) if limit], axis=1
-    ).max(axis=1) if max_params or max_flops else rows["parameters"].astype(float)  # fmt: skip
-    near = _first(rows[excess == excess.min()])
-    both = ((max_params, "parameters"), (max_flops, "FLOPs"))
-    limits = [f"{limit:,} {what}" for limit, what in both if limit is not None]
+    opened = open_database(db)
+    kept = _kept(opened, plan_name, arm)
+    limits = [limit for limit in ((max_params, "parameters"), (max_flops, "flops")) if limit[0] is not None]
+    fits = [each for each in kept if all(getattr(each, column) <= limit for limit, column in limits)]
+    if fits:
+        return _rows(opened, plan_name, [min(fits, key=_Kept.order)]).iloc[0]
+
+    def excess(each: _Kept) -> float:
+        """How many times too large, in whichever of the limits is exceeded most."""
+        times = [getattr(each, column) / limit for limit, column in limits if limit]
+        return max(times, default=float(each.parameters))
+
+    near = min(kept, key=lambda each: (excess(each), each.order()))
+    said = [f"{limit:,} {column.replace('flops', 'FLOPs')}" for limit, column in limits]
     raise InputError(
-        f"no epoch of {plan_name} fits {' and '.join(limits)}: the nearest is {near.arm} trial {near.number}, epoch"
+        f"no epoch of {plan_name} fits {' and '.join(said)}: the nearest is {near.arm} trial {near.number}, epoch"
         f" {near.epoch}, with {near.parameters:,} parameters, {near.flops:,} FLOPs, validation {near.val_accuracy:.4f}"
     )
 
@@ -164,10 +168,11 @@ def epoch(db: str | Path | Database, plan_name: str, trial_id: int, number: int)
     Raises:
         UnknownNameError: The evaluation has no such complete trial, or the trial no such epoch.
     """
-    rows = _usable(db, plan_name, None)
-    own = rows[rows["trial_id"] == trial_id]
+    opened = open_database(db)
+    with plain_errors(opened):
+        own = _told(stored.read(opened, plan_name, [trial_id]))
     if own.empty:
-        raise unknown(f"complete trial of {plan_name}", str(trial_id), map(str, rows["trial_id"].unique()))
+        raise UnknownNameError(f"{plan_name} has no complete trial {trial_id}: give one that its best or front names")
     found = own[own["epoch"] == number]
     if found.empty:
         raise unknown(f"epoch of trial {trial_id}", str(number), map(str, own["epoch"]))
@@ -185,11 +190,11 @@ def front(db: str | Path | Database, plan_name: str, arm: str | None = None) -> 
     Returns:
         Rows as `best` returns one, by parameters.
     """
-    rows = _usable(db, plan_name, arm)
-    figures = (rows[column] for column in ("val_accuracy", "parameters", "flops"))
-    points = [_Point(*point) for point in zip(range(len(rows)), *figures, strict=True)]
-    chosen = [point.epoch for point in front_of(points)]
-    return rows.iloc[chosen].sort_values(["parameters", "flops"]).reset_index(drop=True)
+    opened = open_database(db)
+    kept = _kept(opened, plan_name, arm)
+    points = [weights.Point(at, each.val_accuracy, each.parameters, each.flops) for at, each in enumerate(kept)]
+    rows = _rows(opened, plan_name, [kept[point.epoch] for point in front_of(points)])
+    return rows.sort_values(["parameters", "flops"]).reset_index(drop=True)
 
 
 def architecture(db: str | Path | Database, plan_name: str, row: pd.Series[Any]) -> tuple[Architecture, Path]:
@@ -199,8 +204,8 @@ def architecture(db: str | Path | Database, plan_name: str, row: pd.Series[Any])
         InputError: Its weights were not kept, or are no longer what was written.
     """
     opened = open_database(db)
-    planned, described = _plan_and_data(opened, plan_name)
     with plain_errors(opened):
+        planned, described = stored.plan_and_data(opened, plan_name)
         file = weights.file_of(opened, int(row["trial_id"]), int(row["epoch"]))
     info = {
         "study": f"{plan_name}/{row['arm']}", "trial": int(row["number"]), "epoch": int(row["epoch"]),
@@ -231,106 +236,73 @@ def _training(planned: dict[str, Any], row: pd.Series[Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-class _Point(NamedTuple):
-    """A row as `sizer.front` sees an epoch; `epoch` tells the rows apart."""
+class _Kept(NamedTuple):
+    """An epoch of a complete trial that is the best under some limits, in the order of arms and trials."""
 
+    trial_id: int
     epoch: int
     val_accuracy: float
     parameters: int
     flops: int
+    number: int
+    arm: str
+
+    def order(self) -> tuple[float, int, int, int]:
+        """What is chosen first comes first."""
+        return (-self.val_accuracy, self.parameters, self.trial_id, self.epoch)
 
 
-class _Read(NamedTuple):
-    trials: list[dict[str, Any]]
-    epochs: dict[int, list[dict[str, Any]]]
-
-
-def _usable(db: str | Path | Database, plan_name: str, arm: str | None) -> pd.DataFrame:
-    """The epochs of complete trials, with what their trials say."""
-    told = trials(db, plan_name)
-    arms = list(spec(db, plan_name)["arms"])
+def _kept(opened: Database, plan_name: str, arm: str | None) -> list[_Kept]:
+    """What may be chosen, whatever the limits; it is what `sizer_weights` has, so that no more is looked at."""
+    arms = list(spec(opened, plan_name)["arms"])
     if arm is not None and arm not in arms:
         raise unknown(f"arm of {plan_name}", arm, arms)
-    told = told[(told["state"] == "COMPLETE") & ((told["arm"] == arm) if arm else True)]
-    columns = ["trial_id", "method", "knob_name", "seed", "status", "fold", "learning_rate"]
-    rows = history(db, plan_name).merge(told[columns], on="trial_id")
-    rows = rows[rows["val_accuracy"].notna()].reset_index(drop=True)
-    if rows.empty:
+    trials, kept, history = tables.trials, tables.weights, tables.history
+    same = (history.c.trial_id == kept.c.trial_id) & (history.c.epoch == kept.c.epoch)
+    figures = (history.c.val_accuracy, history.c.parameters, history.c.flops)
+    written = select(kept.c.trial_id, kept.c.epoch, *figures).join(history, same)
+    with plain_errors(opened), opened.engine.connect() as connection:
+        studies = stored.studies_of(connection, plan_name, arms if arm is None else [arm])
+        rows = connection.execute(written.where(kept.c.study_id.in_(studies))).all()
+        theirs = trials.c.trial_id.in_({row.trial_id for row in rows}) & (trials.c.state == "COMPLETE")
+        complete = {row.trial_id: row for row in connection.execute(select(trials).where(theirs))}
+    listed = [
+        _Kept(*row, complete[row.trial_id].number, studies[complete[row.trial_id].study_id])
+        for row in rows
+        if row.trial_id in complete and row.val_accuracy is not None
+    ]
+    if not listed:
         where = f"{plan_name}/{arm}" if arm else plan_name
         raise InputError(f"no trial of {where} is complete yet: run `sizer sweep` on it")
-    rows["units"] = [sum(widths.values()) for widths in rows["widths"]]
-    return rows
+    return sorted(listed, key=lambda each: (arms.index(each.arm), each.number, each.epoch))
 
 
-def _first(rows: pd.DataFrame) -> pd.Series[Any]:
-    order = rows.sort_values(["val_accuracy", "parameters", "trial_id", "epoch"], ascending=[False, True, True, True])
-    return order.iloc[0]
+def _rows(opened: Database, plan_name: str, chosen: Sequence[_Kept]) -> pd.DataFrame:
+    """These epochs, as `best` and `front` give them."""
+    places = {(each.trial_id, each.epoch) for each in chosen}
+    with plain_errors(opened):
+        read = stored.read(opened, plan_name, sorted({trial for trial, _ in places}), kept=True)
+    for trial, epochs in read.epochs.items():
+        epochs[:] = [epoch for epoch in epochs if (trial, epoch["epoch"]) in places]
+    return _told(read)
+
+
+def _told(read: stored.Read) -> pd.DataFrame:
+    """The epochs of complete trials, with what their trials say."""
+    rows = [
+        {**{name: trial[name] for name in ("arm", "number", "knob", *_SAID)}, **epoch}
+        for trial in read.trials
+        if trial["state"] == "COMPLETE"
+        for epoch in read.epochs.get(trial["trial_id"], [])
+        if epoch["val_accuracy"] is not None
+    ]
+    return frame(rows, (*HISTORY, *_SAID, "units")).astype({"units": "int64"})
 
 
 def _order(epoch: dict[str, Any]) -> tuple[float, int, int]:
     """As `sizer.best_epoch` orders epochs; one whose accuracy is no number comes last."""
     accuracy = epoch["val_accuracy"]
     return (float("inf") if accuracy is None else -accuracy, epoch["parameters"], epoch["epoch"])
-
-
-def _plan_and_data(db: str | Path | Database, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    opened = open_database(db)
-    with plain_errors(opened), opened.engine.connect() as connection:
-        row = connection.execute(tables.plans.select().where(tables.plans.c.name == name)).first()
-    if row is None:
-        raise unknown("evaluation", name, plan_names(opened))
-    return json.loads(row.spec), json.loads(row.data)
-
-
-def _read(opened: Database, plan_name: str) -> _Read:
-    planned = spec(opened, plan_name)
-    arms = {study_name(plan_name, arm): arm for arm in planned["arms"]}
-    ours = tables.trials.join(tables.studies, tables.studies.c.study_id == tables.trials.c.study_id)
-    inside = tables.studies.c.study_name.in_(arms)
-    by_id = tables.trials.c.trial_id
-    parameters: dict[int, dict[str, float]] = {}
-    said: dict[int, dict[str, Any]] = {}
-    epochs: dict[int, list[dict[str, Any]]] = {}
-    with opened.engine.connect() as connection:
-
-        def rows_of(table: sa.Table) -> Any:
-            joined = ours.join(table, table.c.trial_id == by_id)
-            order = list(table.primary_key)
-            return connection.execute(select(table).select_from(joined).where(inside).order_by(*order)).mappings()
-
-        found = select(tables.studies.c.study_name, tables.trials).select_from(ours).where(inside)
-        rows = connection.execute(found).all()
-        for drawn in rows_of(tables.trial_params):
-            parameters.setdefault(drawn["trial_id"], {})[drawn["param_name"]] = drawn["param_value"]
-        for told in rows_of(tables.trial_user_attributes):
-            if told["key"] != "traceback":
-                said.setdefault(told["trial_id"], {})[told["key"]] = json.loads(told["value_json"])
-        for epoch in rows_of(tables.history):
-            epochs.setdefault(epoch["trial_id"], []).append({**epoch, "widths": json.loads(epoch["widths"])})
-    order = list(arms.values())
-    listed = [
-        _trial(arms[row.study_name], planned, row, parameters.get(row.trial_id, {}), said.get(row.trial_id, {}))
-        for row in rows
-    ]
-    return _Read(sorted(listed, key=lambda trial: (order.index(trial["arm"]), trial["number"])), epochs)
-
-
-def _trial(
-    arm: str, planned: dict[str, Any], row: sa.Row[Any], parameters: dict[str, float], said: dict[str, Any]
-) -> dict[str, Any]:
-    """The columns that Optuna's tables give."""
-    # An arm has one number of its own at most: its method's knob, or the weight decay of fixed-l2.
-    named = [name for name in parameters if name not in {"depth", "learning_rate"} and not name.startswith("width_")]
-    found = planned["arms"][arm]
-    rate = parameters.get("learning_rate", said.get("learning_rate", found.get("learning_rate")))
-    return {
-        "arm": arm, "method": found["method"], "stage": found.get("stage", ""), "trial_id": row.trial_id,
-        "number": row.number, "point": row.number // (planned.get("folds") or 1), "fold": said.get("fold"),
-        "learning_rate": planned["learning_rate"] if rate is None else rate,
-        "state": row.state, "status": said.get("status", ""), "reason": said.get("reason", ""),
-        "knob_name": named[0] if named else "", "knob": parameters[named[0]] if named else float("nan"),
-        "seed": said.get("seed"), "device": said.get("device", ""), "notes": said.get("notes", {}),
-    }  # fmt: skip
 
 
 def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:

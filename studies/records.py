@@ -1,7 +1,8 @@
 """What the driver writes of a trial: its epochs as they come, its end, and the architecture of its best epoch.
 
 Nobody else writes. Each write shows the lease in its own transaction; rows are replaced, never doubled, because a
-worker or a driver that was killed reports some epochs again.
+worker or a driver that was killed reports some epochs again. What Optuna Dashboard shows of a trial is written into
+Optuna's own tables in the same transactions: Optuna would take one for each value.
 """
 
 from __future__ import annotations
@@ -13,11 +14,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
+from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialUserAttributeModel
 
 from sizer import Epoch
 from studies.database import Database
 from studies.lease import Lease
-from studies.tables import architectures, history, plans
+from studies.tables import architectures, history, plans, trials, weights
+
+EPOCHS = "epochs"
+"""What a study says of itself: how many epochs the trials that have ended have."""
+_drawn, _said = TrialIntermediateValueModel, TrialUserAttributeModel
 
 
 class Records:
@@ -47,10 +53,13 @@ class Records:
             place = (history.c.trial_id == trial_id) & (history.c.epoch == epoch.epoch)
             if connection.execute(history.update().where(place).values(row)).rowcount == 0:
                 connection.execute(history.insert().values(trial_id=trial_id, **row))
+            # Optuna Dashboard draws these, live.
+            value, kind = _drawn.intermediate_value_to_stored_repr(epoch.val_accuracy)
+            shown = {"intermediate_value": value, "intermediate_value_type": kind}
+            connection.execute(sa.delete(_drawn).where(_drawn.trial_id == trial_id, _drawn.step == epoch.epoch))
+            connection.execute(sa.insert(_drawn).values(trial_id=trial_id, step=epoch.epoch, **shown))
 
         self._write(write)
-        # Optuna Dashboard draws these, live.
-        self.database.storage.set_trial_intermediate_value(trial_id, epoch.epoch, epoch.val_accuracy)
 
     def architecture(self, trial_id: int, widths: Mapping[str, int]) -> None:
         """Writes the architecture of a trial's best epoch, a row a layer."""
@@ -68,8 +77,25 @@ class Records:
 
     def attributes(self, trial_id: int, values: Mapping[str, Any]) -> None:
         """Writes what Optuna Dashboard shows beside a trial."""
-        for key, value in values.items():
-            self.database.storage.set_trial_user_attr(trial_id, key, value)
+        rows = [{"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in values.items()]
+
+        def write(connection: sa.Connection) -> None:
+            connection.execute(sa.delete(_said).where(_said.trial_id == trial_id, _said.key.in_(values)))
+            connection.execute(sa.insert(_said), rows)
+
+        self._write(write)
+
+    def count(self, study_id: int) -> tuple[int, int]:
+        """How many trials a study has, and how many epochs those of them that have ended."""
+        own, ended = trials.c.study_id == study_id, trials.c.state.in_(("COMPLETE", "PRUNED", "FAIL"))
+        written = sa.select(sa.func.count()).join_from(trials, history, history.c.trial_id == trials.c.trial_id)
+
+        def read() -> tuple[int, int]:
+            with self.database.engine.connect() as connection:
+                begun = connection.scalar(sa.select(sa.func.count()).select_from(trials).where(own))
+                return begun or 0, connection.scalar(written.where(own, ended)) or 0
+
+        return self.database.again(read)
 
     def forget(self, trial_id: int) -> None:
         """Drops what stands under the id of a trial that is only beginning.
@@ -78,7 +104,7 @@ class Records:
         """
 
         def write(connection: sa.Connection) -> None:
-            for table in (history, architectures):
+            for table in (history, architectures, weights):
                 connection.execute(table.delete().where(table.c.trial_id == trial_id))
 
         self._write(write)

@@ -79,8 +79,7 @@ def given(plan: Plan, name: str, number: int, resolved: Resolved, study: optuna.
         return {"learning_rate": arm.learning_rate[number]}
     fold = plan.fold(name, number)
     if fold:
-        rows = {row.number: row for row in study.get_trials(deepcopy=False)}
-        return dict(rows[number - fold].params)
+        return dict(row_of(study, number - fold).params)
     if resolved.knob is not None:
         return {str(arm.knob_name): resolved.knob}
     if arm.taken is not None and not arm.sizes:
@@ -148,18 +147,30 @@ def point(plan: Plan, name: str, parameters: dict[str, Any], resolved: Resolved 
     return Point(None, widths, float(parameters.get("weight_decay", 0.0)), rate)
 
 
+def row_of(study: optuna.Study, number: int) -> FrozenTrial:
+    """One trial of a study, without reading the others.
+
+    Raises:
+        KeyError: There is none.
+    """
+    storage = study._storage
+    return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study._study_id, number))
+
+
 def tell(study: optuna.Study, number: int, value: float | None, *, pruned: bool = False) -> TrialState:
     """Ends a trial with its best validation accuracy, as failed (None), or as pruned: with its last one, in any case.
 
-    A row that somebody ended meanwhile, as the dashboard's FAIL button does, stays as it is.
+    Returns:
+        How it ended: a row that somebody ended meanwhile, as the dashboard's FAIL button does, stays as it is.
     """
     state = TrialState.FAIL if value is None else TrialState.COMPLETE
     if pruned:  # Optuna takes the value that was reported last
         state, value = TrialState.PRUNED, None
-    with warnings.catch_warnings(), contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.tell(number, value, state=state, skip_if_finished=True)
-    return state
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            return study.tell(number, value, state=state, skip_if_finished=True).state
+        return study.tell(number, value, state=state, skip_if_finished=True).state
 
 
 def sampler(plan: Plan, name: str, number: int) -> BaseSampler:

@@ -1,10 +1,13 @@
-"""Where an evaluation stands: its trials by state, counted by the database; no epoch is read."""
+"""Where an evaluation stands: its trials by state, counted by the database in an index; what else it takes is little.
+
+However many trials there are, only those that run, failed or collapsed are looked at.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +15,19 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import select
 
-from studies import query, tables
+from studies import query, stored, tables
 from studies.arms import planned
 from studies.database import Database, open_database
 from studies.outages import plain_errors
-from studies.plan import study_name
+from studies.records import EPOCHS
 
 STARTING, RUNNING, STOPPED, DONE, FAILED = "starting", "running", "stopped", "done", "failed"
+STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING")
 COLLAPSED = "collapsed"
+LATEST = 20
+"""How many trials that failed or collapsed are named."""
+# The plus keeps SQLite from going through all trials of a study where it should look for a few of all studies.
+_STUDY: sa.ColumnElement[int] = sa.literal_column("+trials.study_id")
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ class Standing:
         data: What it trains on.
         network: What it trains.
         arms: The arms and their stages, in the order in which they run.
-        unusual: Trials that failed or collapsed.
+        unusual: The latest trials that failed or collapsed, `LATEST` at most; how many there are, the arms say.
     """
 
     name: str
@@ -100,9 +108,10 @@ def standing(db: str | Path | Database, name: str) -> Standing:
     spec = query.spec(opened, name)
     driver = query.driver(opened, name)
     with plain_errors(opened), opened.engine.connect() as connection:
-        counts, epochs = _counted(connection, name, spec)
-        unusual = _unusual(connection, name, spec)
-    arms = tuple(_arm(spec, arm, counts[arm], epochs[arm]) for arm in spec["arms"])
+        ids = stored.studies_of(connection, name, list(spec["arms"]))
+        counts, epochs = _counted(connection, ids), _epochs(connection, ids)
+        unusual = _unusual(connection, ids, list(spec["arms"]))
+    arms = tuple(_arm(spec, arm, counts.get(arm, {}), epochs[arm]) for arm in spec["arms"])
     left = sum(arm.running + arm.waiting for arm in arms)
     state = DONE if not left else STOPPED if driver == query.NOBODY else RUNNING
     return Standing(name, state, driver, str(spec["data"]), str(spec["network"]), arms, unusual)
@@ -110,69 +119,85 @@ def standing(db: str | Path | Database, name: str) -> Standing:
 
 def not_begun(spec: Mapping[str, Any], state: str, driver: str) -> Standing:
     """The same of a plan that the database does not know yet: all of its trials are to do."""
-    arms = tuple(_arm(spec, arm, Counter(), 0) for arm in spec["arms"])
+    arms = tuple(_arm(spec, arm, {}, 0) for arm in spec["arms"])
     return Standing(str(spec["name"]), state, driver, str(spec["data"]), str(spec["network"]), arms, ())
 
 
-def _arm(spec: Mapping[str, Any], arm: str, counts: Mapping[tuple[str, str], int], epochs: int) -> ArmStanding:
-    states: Counter[str] = Counter()
-    for (state, _), count in counts.items():
-        states[state] += count
+def _arm(spec: Mapping[str, Any], arm: str, counts: Mapping[str, int], epochs: int) -> ArmStanding:
     whole = planned(spec, arm)
-    ended = sum(count for state, count in states.items() if state not in ("RUNNING", "WAITING"))
+    begun = sum(counts.get(state, 0) for state in STATES)
     return ArmStanding(
         arm=arm,
         stage=str(spec["arms"][arm].get("stage", "")),
         planned=whole,
-        complete=states["COMPLETE"],
-        collapsed=counts.get(("COMPLETE", COLLAPSED), 0),
-        pruned=states["PRUNED"],
-        failed=states["FAIL"],
-        running=states["RUNNING"],
-        waiting=max(0, whole - ended - states["RUNNING"]),
+        complete=counts.get("COMPLETE", 0),
+        collapsed=counts.get(COLLAPSED, 0),
+        pruned=counts.get("PRUNED", 0),
+        failed=counts.get("FAIL", 0),
+        running=counts.get("RUNNING", 0),
+        waiting=max(0, whole - begun),
         epochs=epochs,
     )
 
 
-def _counted(
-    connection: sa.Connection, name: str, spec: Mapping[str, Any]
-) -> tuple[dict[str, Counter[tuple[str, str]]], Counter[str]]:
-    """arm -> (state, status) -> trials; and arm -> epochs."""
-    arms = {study_name(name, arm): arm for arm in spec["arms"]}
-    status = _said("status")
-    study, state, told = tables.studies.c.study_name, tables.trials.c.state, status.c.value_json
-    ours = tables.trials.join(tables.studies, tables.studies.c.study_id == tables.trials.c.study_id)
-    grouped = select(study, state, told, sa.func.count()).select_from(ours.outerjoin(status, _of_trial(status)))
-    counts: dict[str, Counter[tuple[str, str]]] = {arm: Counter() for arm in spec["arms"]}
-    for named, in_state, text, count in connection.execute(grouped.where(study.in_(arms)).group_by(study, state, told)):
-        counts[arms[named]][in_state, _text(text)] += count
-    epochs = select(study, sa.func.count()).select_from(ours.join(tables.history, _of_trial(tables.history)))
-    rows = connection.execute(epochs.where(study.in_(arms)).group_by(study))
-    return counts, Counter({arms[named]: count for named, count in rows})
+def _counted(connection: sa.Connection, arms: Mapping[int, str]) -> Mapping[str, Mapping[str, int]]:
+    """arm -> state -> trials, and of the complete ones those that collapsed; `arms` has the arms by their studies."""
+    trials, study = tables.trials.c, tables.studies.c.study_id
+    # Each state by itself: grouped, PostgreSQL would rather go through the table than through the index.
+    numbers = [
+        select(sa.func.count())
+        .where(trials.study_id == study, trials.state == state)
+        .correlate(tables.studies)
+        .scalar_subquery()
+        .label(state)
+        for state in STATES
+    ]
+    found = connection.execute(select(study, *numbers).where(study.in_(arms))).mappings()
+    counts = {arms[row["study_id"]]: Counter({state: row[state] for state in STATES}) for row in found}
+    collapsed = _collapsed(select(_STUDY, sa.func.count()), arms).group_by(_STUDY)
+    for study_id, count in connection.execute(collapsed):
+        counts[arms[study_id]][COLLAPSED] = count
+    return counts
 
 
-def _unusual(connection: sa.Connection, name: str, spec: Mapping[str, Any]) -> tuple[Unusual, ...]:
-    arms = {study_name(name, arm): arm for arm in spec["arms"]}
-    status, reason = _said("status"), _said("reason")
-    ours = tables.trials.join(tables.studies, tables.studies.c.study_id == tables.trials.c.study_id)
-    columns = (tables.studies.c.study_name, tables.trials.c.number, status.c.value_json, reason.c.value_json)
-    found = select(*columns).select_from(ours.outerjoin(status, _of_trial(status)).outerjoin(reason, _of_trial(reason)))
-    odd = (tables.trials.c.state == "FAIL") | (status.c.value_json == json.dumps(COLLAPSED))
-    rows = connection.execute(found.where(tables.studies.c.study_name.in_(arms) & odd)).all()
-    order = list(arms)
-    rows = sorted(rows, key=lambda row: (order.index(row[0]), row[1]))
-    return tuple(Unusual(arms[study], number, _text(said) or "failed", _text(why)) for study, number, said, why in rows)
+def _epochs(connection: sa.Connection, arms: Mapping[int, str]) -> Counter[str]:
+    """arm -> epochs: of the trials that have ended, what their driver says, and those of the trials that run."""
+    trials, said = tables.trials.c, tables.study_user_attributes.c
+    ended = select(said.study_id, said.value_json).where(said.study_id.in_(arms), said.key == EPOCHS)
+    known = {study: int(json.loads(text)) for study, text in connection.execute(ended)}
+    counts = Counter({arms[study]: count for study, count in known.items()})
+    written = select(trials.study_id, sa.func.count()).join(
+        tables.history, tables.history.c.trial_id == trials.trial_id
+    )
+    # An older driver said nothing: then all are counted.
+    for studies, which in ((set(known), trials.state == "RUNNING"), (set(arms) - set(known), sa.true())):
+        running = written.where(trials.study_id.in_(studies), which).group_by(trials.study_id)
+        for study, count in connection.execute(running) if studies else ():
+            counts[arms[study]] += count
+    return counts
 
 
-def _said(key: str) -> sa.Subquery:
-    """trial_id, and what its trial says under a key, as JSON."""
-    attributes = tables.trial_user_attributes
-    return select(attributes.c.trial_id, attributes.c.value_json).where(attributes.c.key == key).subquery()
+def _unusual(connection: sa.Connection, arms: Mapping[int, str], order: Sequence[str]) -> tuple[Unusual, ...]:
+    trials, said = tables.trials.c, tables.trial_user_attributes.c
+    columns = select(trials.trial_id, trials.study_id, trials.number)
+    failed = columns.where(trials.study_id.in_(arms), trials.state == "FAIL").order_by(trials.trial_id.desc())
+    collapsed = _collapsed(columns, arms).order_by(said.trial_id.desc())
+    found = {row.trial_id: row for asked in (failed, collapsed) for row in connection.execute(asked.limit(LATEST))}
+    latest = sorted(found)[-LATEST:]
+    told = select(said.trial_id, said.key, said.value_json).where(
+        said.trial_id.in_(latest), said.key.in_(("status", "reason"))
+    )
+    texts = {(trial, key): str(json.loads(text)) for trial, key, text in connection.execute(told)}
+    unusual = [
+        Unusual(arms[row.study_id], row.number, texts.get((row.trial_id, "status"), "failed"),
+                texts.get((row.trial_id, "reason"), ""))
+        for row in (found[trial] for trial in latest)
+    ]  # fmt: skip
+    return tuple(sorted(unusual, key=lambda trial: (order.index(trial.arm), trial.number)))
 
 
-def _of_trial(other: sa.FromClause) -> sa.ColumnElement[bool]:
-    return other.c.trial_id == tables.trials.c.trial_id
-
-
-def _text(value: str | None) -> str:
-    return str(json.loads(value)) if value else ""
+def _collapsed(columns: Any, arms: Mapping[int, str]) -> Any:
+    """Of the complete trials those that collapsed, found by the index of just these."""
+    trials, said = tables.trials.c, tables.trial_user_attributes
+    joined = columns.join_from(said, tables.trials, said.c.trial_id == trials.trial_id)
+    return joined.where(tables.collapsed, trials.state == "COMPLETE", _STUDY.in_(arms))

@@ -30,6 +30,13 @@ trial_user_attributes = sa.Table("trial_user_attributes", metadata,
                                  sa.Column("trial_user_attribute_id", sa.Integer, primary_key=True),
                                  sa.Column("trial_id", sa.Integer), sa.Column("key", sa.String),
                                  sa.Column("value_json", sa.Text))  # fmt: skip
+study_user_attributes = sa.Table("study_user_attributes", metadata,
+                                 sa.Column("study_user_attribute_id", sa.Integer, primary_key=True),
+                                 sa.Column("study_id", sa.Integer), sa.Column("key", sa.String),
+                                 sa.Column("value_json", sa.Text))  # fmt: skip
+collapsed = sa.text("key = 'status' and value_json = '\"collapsed\"'")
+"""What `trial_user_attributes` say of a trial in which a layer emptied; in these words, so that the index is used."""
+sa.Index("sizer_trials_collapsed", trial_user_attributes.c.trial_id, sqlite_where=collapsed, postgresql_where=collapsed)
 study_system_attributes = sa.Table("study_system_attributes", metadata,
                                    sa.Column("study_system_attribute_id", sa.Integer, primary_key=True),
                                    sa.Column("study_id", sa.Integer), sa.Column("key", sa.String),
@@ -74,8 +81,10 @@ architectures = sa.Table(
 weights = sa.Table(
     "sizer_weights", metadata, _trial_id(),
     sa.Column("epoch", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("study_id", sa.Integer, nullable=False, doc="the trial's"),
     sa.Column("artifact_id", sa.String(64), doc="the file's name in X.files/artifacts; NULL: it was not there"),
     sa.Column("sha256", sa.String(64)),
+    sa.Index("sizer_weights_by_study", "study_id"),
 )  # fmt: skip
 
 leases = sa.Table(

@@ -1,7 +1,8 @@
 """Which weights of an arm are kept, and where: safetensors in Optuna's artifact store, attached to the arm's study.
 
-Kept are the best epochs of the arm's three best trials, and every (trial, epoch) that no other of the arm beats in
-validation accuracy at no more parameters, or at no more FLOPs. A file that falls out of these goes, with its entry.
+Kept are the best epochs of the arm's three best trials, and every (trial, epoch) that is the best of the arm under some
+limit on parameters, on FLOPs or on both. A file that falls out of these goes, with its entry. So `sizer_weights` alone
+says what an arm's best and its front are, however many trials it has; a row without a file is of weights that are lost.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import optuna
 import sqlalchemy as sa
@@ -22,6 +24,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 
 from sizer import Epoch
 from sizer.errors import InputError
+from sizer.history import choices
 from studies.database import Database
 from studies.lease import Lease
 from studies.tables import history, trials, weights
@@ -42,6 +45,40 @@ class Candidate:
     parameters: int
     flops: int
     best: bool
+    artifact_id: str | None = None
+
+
+class Point(NamedTuple):
+    """A (trial, epoch) among others, as `sizer.front` sees an epoch; `epoch` tells them apart, and earlier ones win."""
+
+    epoch: int
+    val_accuracy: float
+    parameters: int
+    flops: int
+
+
+def note(
+    database: Database, lease: Lease, study: optuna.Study, trial_id: int, epochs: Sequence[Epoch], best: Epoch
+) -> None:
+    """Writes down which epochs of a trial are to be kept, before anybody hears that it is complete.
+
+    Whoever asks for the best between that and `keep` is told of them. Arguments as `keep` has them.
+    """
+    wanted = chosen([*_held(database, study), *(_candidate(trial_id, epoch, best) for epoch in epochs)])
+    row = {"trial_id": trial_id, "study_id": study._study_id}
+    rows = [{**row, "epoch": entry.epoch} for entry in wanted if entry.trial_id == trial_id]
+    if rows:
+        with database.engine.begin() as connection:
+            lease.show(connection)
+            connection.execute(weights.delete().where(weights.c.trial_id == trial_id))
+            connection.execute(weights.insert(), rows)
+
+
+def forget(database: Database, lease: Lease, trial_id: int) -> None:
+    """Drops what `note` wrote of a trial that is not complete after all."""
+    with database.engine.begin() as connection:
+        lease.show(connection)
+        connection.execute(weights.delete().where(weights.c.trial_id == trial_id))
 
 
 def keep(database: Database, lease: Lease, study: optuna.Study, trial_id: int, number: int, epochs: Sequence[Epoch],
@@ -69,12 +106,13 @@ def keep(database: Database, lease: Lease, study: optuna.Study, trial_id: int, n
     wanted = chosen([*held, *fresh])
     notes = []
     for entry in wanted:
-        if entry.trial_id != trial_id or entry.epoch in here:
+        if entry.trial_id != trial_id or entry.artifact_id is not None:
             continue
         file = folder / f"epoch-{entry.epoch}.safetensors"
         if file.is_file():
             _add(database, lease, study, entry, _called(file, f"trial-{number}-{file.name}"))
         else:
+            _write(database, lease, study, entry)
             notes.append(f"{study.study_name}: no weights of epoch {entry.epoch} in {folder}")
     for entry in held:
         if entry not in wanted:
@@ -83,17 +121,12 @@ def keep(database: Database, lease: Lease, study: optuna.Study, trial_id: int, n
 
 
 def chosen(candidates: Sequence[Candidate]) -> set[Candidate]:
-    """Whose weights are worth keeping: the top three trials' best epochs and both fronts."""
+    """Whose weights are worth keeping: the top three trials' best epochs, and what is best under some limit."""
     bests = [entry for entry in candidates if entry.best]
-    order = sorted(bests, key=lambda entry: (-entry.val_accuracy, entry.parameters, entry.trial_id))
-    front: set[Candidate] = set()
-    for cost in ("parameters", "flops"):
-        highest = float("-inf")
-        for entry in sorted(candidates, key=lambda entry: (getattr(entry, cost), -entry.val_accuracy, entry.trial_id)):
-            if entry.val_accuracy > highest:
-                highest = entry.val_accuracy
-                front.add(entry)
-    return front | set(order[:TOP])
+    top = sorted(bests, key=lambda entry: (-entry.val_accuracy, entry.parameters, entry.trial_id))[:TOP]
+    order = sorted(candidates, key=lambda entry: (entry.trial_id, entry.epoch))
+    points = [Point(at, entry.val_accuracy, entry.parameters, entry.flops) for at, entry in enumerate(order)]
+    return {order[point.epoch] for point in choices(points)} | set(top)
 
 
 def file_of(database: Database, trial_id: int, epoch: int) -> Path:
@@ -107,6 +140,8 @@ def file_of(database: Database, trial_id: int, epoch: int) -> Path:
         row = connection.execute(weights.select().where(place)).first()
     if row is None:
         raise InputError(f"the weights of trial {trial_id}, epoch {epoch} were not kept: only the best are")
+    if row.artifact_id is None:
+        raise InputError(f"the weights of trial {trial_id}, epoch {epoch} are lost: train that trial again")
     path: Path = database.artifacts / row.artifact_id
     if not path.is_file():
         raise InputError(f"the weights of trial {trial_id}, epoch {epoch} are gone: {path} does not exist")
@@ -117,14 +152,15 @@ def file_of(database: Database, trial_id: int, epoch: int) -> Path:
 
 
 def _held(database: Database, study: optuna.Study) -> list[Candidate]:
+    """What is kept of complete trials."""
     whole = history.alias()
     best = sa.select(sa.func.max(whole.c.val_accuracy)).where(whole.c.trial_id == weights.c.trial_id)
-    columns = (weights.c.trial_id, weights.c.epoch, history.c.val_accuracy, history.c.parameters, history.c.flops)
+    columns = (*weights.c, history.c.val_accuracy, history.c.parameters, history.c.flops)
     query = (
         sa.select(*columns, best.correlate(weights).scalar_subquery().label("highest"))
         .join(history, (history.c.trial_id == weights.c.trial_id) & (history.c.epoch == weights.c.epoch))
         .join(trials, trials.c.trial_id == weights.c.trial_id)
-        .where(trials.c.study_id == study._study_id)
+        .where(weights.c.study_id == study._study_id, trials.c.state == "COMPLETE")
     )
     with database.engine.connect() as connection:
         rows = connection.execute(query).all()
@@ -136,7 +172,7 @@ def _held(database: Database, study: optuna.Study) -> list[Candidate]:
             first[row.trial_id] = min(first.get(row.trial_id, place), place)
     return [
         Candidate(row.trial_id, row.epoch, row.val_accuracy, row.parameters, row.flops,
-                  first.get(row.trial_id, (0, 0))[1] == row.epoch)
+                  first.get(row.trial_id, (0, 0))[1] == row.epoch, row.artifact_id)
         for row in rows
     ]  # fmt: skip
 
@@ -175,18 +211,27 @@ def _add(database: Database, lease: Lease, study: optuna.Study, entry: Candidate
     artifact_id = upload_artifact(artifact_store=store, file_path=str(file), study_or_trial=study)
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    _write(database, lease, study, entry, artifact_id=artifact_id, sha256=digest)
+
+
+def _write(database: Database, lease: Lease, study: optuna.Study, entry: Candidate, **file: str) -> None:
+    """Writes a row down, over what `note` has written."""
+    place = (weights.c.trial_id == entry.trial_id) & (weights.c.epoch == entry.epoch)
+    row = {"trial_id": entry.trial_id, "epoch": entry.epoch, "study_id": study._study_id, **file}
     with database.engine.begin() as connection:
         lease.show(connection)
-        connection.execute(
-            weights.insert().values(trial_id=entry.trial_id, epoch=entry.epoch, artifact_id=artifact_id, sha256=digest)
-        )
+        connection.execute(weights.delete().where(place))
+        connection.execute(weights.insert().values(row))
 
 
 def _remove(database: Database, lease: Lease, study: optuna.Study, entry: Candidate) -> None:
+    if entry.artifact_id is not None:
+        _discard(database, lease, study, entry.artifact_id)
+        return
     place = (weights.c.trial_id == entry.trial_id) & (weights.c.epoch == entry.epoch)
-    with database.engine.connect() as connection:
-        artifact_id = connection.scalar(sa.select(weights.c.artifact_id).where(place))
-    _discard(database, lease, study, str(artifact_id))
+    with database.engine.begin() as connection:
+        lease.show(connection)
+        connection.execute(weights.delete().where(place))
 
 
 def _discard(database: Database, lease: Lease, study: optuna.Study, artifact_id: str) -> None:

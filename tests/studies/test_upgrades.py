@@ -102,6 +102,26 @@ def test_the_steps_make_the_tables_that_the_code_reads(
     database.close()
 
 
+def test_what_is_best_under_both_limits_at_once_is_noted_by_the_upgrade(old: Database, place: str) -> None:
+    """Schema 1 kept what is best under one limit at a time."""
+    with old.engine.begin() as connection:
+        connection.exec_driver_sql("update trials set state = 'COMPLETE'")
+        connection.exec_driver_sql("delete from sizer_history")
+        connection.exec_driver_sql("delete from sizer_weights")
+        for at, accuracy, parameters, flops in ((1, 0.9, 500, 100), (2, 0.8, 100, 500), (3, 0.7, 200, 200),
+                                                (4, 0.6, 300, 300)):  # fmt: skip
+            connection.exec_driver_sql(
+                "insert into sizer_history (trial_id, epoch, val_accuracy, parameters, flops, widths)"
+                f" values (1, {at}, {accuracy}, {parameters}, {flops}, '{{}}')"
+            )
+        for at in (1, 2):
+            connection.exec_driver_sql(f"insert into sizer_weights values (1, {at}, 'file-{at}', 'hash')")
+    old.upgrade()
+    kept = rows(place, "select epoch, artifact_id, study_id from sizer_weights order by epoch")
+    assert kept == [(1, "file-1", 1), (2, "file-2", 1), (3, None, 1)]
+    old.close()
+
+
 def test_an_upgrade_that_fails_half_way_leaves_the_database_as_it_was(old: Database, place: str) -> None:
     with old.engine.begin() as connection:  # what the last step would make is there already
         connection.exec_driver_sql("create index sizer_trials_by_state on trials (study_id, state)")
