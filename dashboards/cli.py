@@ -44,6 +44,9 @@ SERVER = Annotated[
         "--server", envvar="SIZER_SERVER", metavar="URL", help="Ask a `sizer dashboard` there; SIZER_TOKEN lets in."
     ),
 ]
+TRIAL_TIMEOUT = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="A trial that trains for longer, or hangs, fails.")
+]
 Name = Annotated[
     str | None,
     typer.Argument(metavar="[PLAN]", help="A plan's name in the database; may be left out if it is the only one."),
@@ -68,6 +71,11 @@ def sweep(
     concurrency: Annotated[int | None, typer.Option(help="Trials at once; as many as fit unless given.")] = None,
     address: Annotated[str | None, typer.Option(help="A Ray cluster, HOST:PORT or auto; else this machine.")] = None,
     timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Stop after so long.")] = None,
+    trial_timeout: TRIAL_TIMEOUT = None,
+    files: Annotated[
+        str | None,
+        typer.Option(envvar="SIZER_FILES", metavar="PATH|URI", help="Where weights go: a shared folder or s3://..."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and what it costs, and stop.")] = False,
     db: DB = "sizer.db",
 ) -> None:
@@ -80,7 +88,7 @@ def sweep(
     from studies import sweep as sweeps
     from studies.reading import read_plan
 
-    jobs.check_inside(db)
+    jobs.check_inside(db, files)
     plans = read_plan(plan, {"trials": trials, "epochs": epochs, "seed": seed, "name": name}, scale)
     for one in plans:
         if dry_run:
@@ -95,6 +103,8 @@ def sweep(
             concurrency=concurrency,
             address=address,
             timeout=timeout,
+            trial_timeout=trial_timeout,
+            files=files,
         )
         code = commands.sweep(one, db, run)
         if code:
@@ -122,6 +132,10 @@ def submit(
     gpus_per_trial: Annotated[float | None, typer.Option(help="Share of a GPU of a trial, such as 0.25.")] = None,
     concurrency: Annotated[int | None, typer.Option(help="Trials at once; as many as fit unless given.")] = None,
     timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Stop after so long.")] = None,
+    trial_timeout: TRIAL_TIMEOUT = None,
+    files: Annotated[
+        str | None, typer.Option(metavar="PATH|URI", help="Where weights go, as every machine there sees it.")
+    ] = None,
     db: Annotated[
         str | None,
         typer.Option(
@@ -140,7 +154,7 @@ def submit(
     overrides = {"trials": trials, "epochs": epochs, "seed": seed, "name": name}
     options = {
         "cpus-per-trial": cpus_per_trial, "gpus-per-trial": gpus_per_trial, "concurrency": concurrency,
-        "timeout": timeout,
+        "timeout": timeout, "trial-timeout": trial_timeout, "files": files,
     }  # fmt: skip
     if address is None and server is not None:
         commands.submit_to(_remote(context, server), plan, overrides, scale, {**options, "db": db})

@@ -10,7 +10,6 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 import bottle  # type: ignore[import-untyped]  # it ships no types
 import optuna_dashboard
 from a2wsgi import WSGIMiddleware
-from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
 from starlette.types import ASGIApp
@@ -25,21 +24,6 @@ POLICY = (
 )
 # Files that people upload there are shown as what they say they are, and could be pages with scripts.
 ARTIFACT_POLICY = "default-src 'none'; sandbox"
-
-
-class Contained(FileSystemArtifactStore):
-    """A folder of artifacts that gives only what lies in it: no link out of it is followed."""
-
-    def open_reader(self, artifact_id: str) -> BinaryIO:
-        """The content of an artifact.
-
-        Raises:
-            ArtifactNotFound: There is none of that name in the folder itself.
-        """
-        folder = self._base_path.resolve()
-        if (folder / artifact_id).resolve().parent != folder or not (folder / artifact_id).is_file():
-            raise ArtifactNotFound(f"there is no artifact {artifact_id!r}")
-        return super().open_reader(artifact_id)
 
 
 class _Found:

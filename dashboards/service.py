@@ -17,6 +17,7 @@ from dashboards import api, commands, optuna_pages, page
 from dashboards.gate import Gate, Keys
 from dashboards.source import Local
 from sizer.errors import SizerError, UnknownNameError
+from studies.artifacts import Artifacts
 from studies.database import Database
 from studies.launch import ChangedPlanError, Submissions
 from studies.outages import RefusedError
@@ -71,8 +72,7 @@ def application(
         app.add_exception_handler(error, _told(status))
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _broken)
-    database.artifacts.mkdir(parents=True, exist_ok=True)
-    store = optuna_pages.Contained(str(database.artifacts))
+    store = Artifacts(database)
     app.router.default = _beside(optuna_pages.application(database.storage, store, writable=writable))
     return Gate(app, keys, names, _policy)
 

@@ -56,7 +56,7 @@ class Loaders:
 
 
 class Resident:
-    """A part whose tensors stay on the device.
+    """A part whose tensors stay on the device; batches are copies, which a network may change.
 
     Args:
         x, y: (N, ...) each.
@@ -75,12 +75,13 @@ class Resident:
         self.generators: list[torch.Generator] = []
 
     def example(self) -> Batch:
-        return (self.x[:2],), self.y[:2]
+        return (self.x[:2].clone(),), self.y[:2].clone()
 
     def __iter__(self) -> Iterator[Batch]:
         if self.batch_size is None:
             for start in self.starts:
-                yield (self.x[start : start + EVALUATION_BATCH],), self.y[start : start + EVALUATION_BATCH]
+                some = slice(start, start + EVALUATION_BATCH)
+                yield (self.x[some].clone(),), self.y[some].clone()
             return
         order = torch.randperm(len(self.x), device=self.x.device)
         for start in self.starts:
@@ -90,7 +91,7 @@ class Resident:
     def inputs(self) -> Iterator[tuple[Tensor, ...]]:
         """The inputs alone, in their own order."""
         for rows in torch.split(self.x, self.batch_size or EVALUATION_BATCH):
-            yield (rows,)
+            yield (rows.clone(),)
 
 
 class Loaded:

@@ -20,8 +20,7 @@ from sizer.snapshot import Snapshot
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, Any] | None = None) -> None:
-    """Writes tensors and JSON notes to ``path`` atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes tensors and JSON notes to ``path`` atomically; its folder must be there."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         save_file(
@@ -47,7 +46,21 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             notes = json.loads((file.metadata() or {}).get("sizer", "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, notes  # noqa: SIM118  # not a dict
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path} is not a whole safetensors file ({error}); delete it and train again") from error
+        raise _not_whole(path, error) from error
+
+
+def read_notes(path: Path) -> dict[str, Any]:
+    """Reads the notes that ``save_tensors`` was given, and no tensor.
+
+    Raises:
+        InputError: the file is missing or not whole.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            notes: dict[str, Any] = json.loads((file.metadata() or {}).get("sizer", "{}"))
+            return notes
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _not_whole(path, error) from error
 
 
 @dataclass(frozen=True)
@@ -140,3 +153,7 @@ def restore_optimizer(
     for listed, options in zip(packed["param_groups"], groups, strict=False):
         listed.update(options)
     optimizer.load_state_dict(packed)
+
+
+def _not_whole(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} is not a whole safetensors file ({error}); delete it and train again")

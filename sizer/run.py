@@ -78,6 +78,8 @@ class Training:
         progress: bool,
     ) -> Run:
         run, net = self.so_far, self.net
+        if folder is not None:
+            folder.mkdir(exist_ok=True)
         stepper = self._resumed(folder, make_stepper)
         assert net.epochs is not None
         bar = Bar(net.epochs, net.epoch, net.steps_per_epoch) if progress else None

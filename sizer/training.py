@@ -75,7 +75,7 @@ def fit(
         ignore: paths of submodules that keep their width.
         folder: where the run keeps its state after each epoch (``state.safetensors``), and as ``epoch-N.safetensors``
             the plain network's weights of the epochs that nothing of this run beats in both accuracy and size. A run
-            whose state is there already goes on from it.
+            whose state is there already goes on from it. It is made where the folder above it is there.
         on_epoch: called after each epoch, when its state is kept; in a run that goes on, first for those already done.
         loss: (outputs, targets) -> the mean over the batch, of shape (); by default cross entropy of integers, mean
             squared error of floats.

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from sizer.errors import InputError
 from studies import query, weights
+from studies.artifacts import files_of
 from studies.database import Database, version_of
 from studies.outages import plain_errors
 from studies.tables import SCHEMA, architectures, history, plans, studies, trials
@@ -74,9 +75,13 @@ def _without_trial(database: Database) -> Iterator[str]:
 
 def _lost_weights(database: Database) -> Iterator[str]:
     with database.engine.connect() as connection:
-        rows = connection.execute(sa.select(kept.c.trial_id, kept.c.epoch).where(kept.c.artifact_id.is_not(None))).all()
+        ours = kept.join(trials, trials.c.trial_id == kept.c.trial_id)
+        named = ours.join(studies, studies.c.study_id == trials.c.study_id)
+        columns = sa.select(kept.c.trial_id, kept.c.epoch, studies.c.study_name).select_from(named)
+        rows = connection.execute(columns.where(kept.c.artifact_id.is_not(None))).all()
     for row in rows:
+        files = files_of(database, row.study_name.rpartition("/")[0])
         try:
-            weights.file_of(database, row.trial_id, row.epoch)
+            weights.file_of(database, files, row.trial_id, row.epoch)
         except InputError as error:
-            yield f"{error}: restore {database.files} from a backup, or train that trial again"
+            yield f"{error}: restore {files.place} from a backup, or train that trial again"

@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Ray and Tune read these when they are imported or started.
 _QUIET = {
@@ -23,6 +24,8 @@ _QUIET = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_THRESHOLD_S": "60",
+    # What Ray itself prints when a worker dies; the sweep says it, in a line.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 for _name, _value in _QUIET.items():
@@ -32,6 +35,7 @@ import ray  # noqa: E402  # after the variables that it reads
 
 from sizer.errors import InputError, SizerError  # noqa: E402  # as above
 from studies import access, credentials, jobs, nodes  # noqa: E402  # as above
+from studies.files import Files  # noqa: E402  # as above
 
 WORKER_ENVIRONMENT = {
     # Where workers compete for cores, OpenMP threads that spin cost a factor of ten. Read when torch is imported.
@@ -57,14 +61,15 @@ _TOKEN = secrets.token_hex(32)
 
 
 @contextlib.contextmanager
-def connected(address: str | None, cpus: float, gpus: float, shared: Path) -> Iterator[int]:
+def connected(address: str | None, cpus: float, gpus: float, shared: Files | None, memory: int = 0) -> Iterator[int]:
     """Starts Ray on this machine, or joins the cluster at `address`, for as long as the block lasts.
 
     Args:
         address: None for a cluster of one's own; else `HOST:PORT` or `auto`, on a machine of that cluster.
         cpus: CPUs that one trial takes.
         gpus: The share of a GPU that one trial takes.
-        shared: The folder that every node of a cluster must see.
+        shared: The files that every node of a cluster must see; None if nobody said where they are.
+        memory: Bytes that trials share on each node.
 
     Yields:
         How many trials fit at once.
@@ -83,7 +88,7 @@ def connected(address: str | None, cpus: float, gpus: float, shared: Path) -> It
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 if address is None:
-                    _start(Path(private))
+                    _start(Path(private), memory)
                 else:
                     _join(address)
             if address is not None:
@@ -140,7 +145,12 @@ def _without_secrets() -> Iterator[None]:
         os.environ.update(hidden)
 
 
-def _start(private: Path) -> None:
+def carried(value: Any) -> Any:
+    """Puts a value where Ray carries it to each node that asks, once; its reference, to be passed on."""
+    return ray.put(value)
+
+
+def _start(private: Path, memory: int) -> None:
     # A local Ray makes a token for itself and would write it into the user's home.
     token = private / "token"
     token.write_text(_TOKEN)
@@ -155,7 +165,7 @@ def _start(private: Path) -> None:
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                object_store_memory=_SHARED_MEMORY,
+                object_store_memory=_SHARED_MEMORY + memory + memory // 8,
                 _temp_dir="/tmp/ray" if len(root) > _LONGEST_TEMP else None,
             )
     except (OSError, RuntimeError, ValueError) as error:

@@ -40,8 +40,8 @@ class Database:
 
     Attributes:
         url: Where it is; shown without its password.
-        files: The folder for what is no row: `artifacts/` and `runs/`. Beside SQLite's `X.db` it is `X.files`;
-            of a database server it is `DATABASE.files` in the folder that SIZER_FILES names, else in the current one.
+        files: The folder for what is no row, unless an evaluation has another place. Beside SQLite's `X.db` it is
+            `X.files`; of a database server it is `DATABASE.files` in the current folder.
         engine: SQLAlchemy's engine; on SQLite with WAL, synchronous=NORMAL and foreign keys on every connection.
         waiting: Told why there is a wait, before each, where the database does not answer; what it raises ends it.
     """
@@ -77,16 +77,6 @@ class Database:
             self._storage = Storage(made)
         return self._storage
 
-    @property
-    def artifacts(self) -> Path:
-        """Where weights are kept, in the form of Optuna's FileSystemArtifactStore."""
-        return self.files / "artifacts"
-
-    @property
-    def runs(self) -> Path:
-        """Where the trials in flight keep their state."""
-        return self.files / "runs"
-
     def again(self, action: Callable[[], _T]) -> _T:
         """Does what can be done twice, and waits while the database does not answer; see `outages.retried`."""
         return retried(action, self.waiting)
@@ -105,12 +95,10 @@ class Database:
             self._guard.check = None
 
     def create(self) -> None:
-        """Makes whatever tables and folders are missing. Safe to repeat, and while another does the same."""
+        """Makes whatever tables are missing. Safe to repeat, and while another does the same."""
         with self._making():
             self._rdb(ready=False).engine.dispose()
             self._migrate()
-        self.artifacts.mkdir(parents=True, exist_ok=True)
-        self.runs.mkdir(parents=True, exist_ok=True)
 
     def upgrade(self) -> None:
         """Brings Optuna's tables and ours to the versions that this code works with. All rows stay.

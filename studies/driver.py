@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 from collections import Counter
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import optuna
 from optuna.trial import TrialState
 
 from sizer import Epoch, best_epoch
-from studies import pruning, search, stages, weights
+from studies import artifacts, attempts, pruning, search, stages, weights
 from studies.database import Database
+from studies.files import ARTIFACTS, RUNS
 from studies.lease import Lease
 from studies.plan import Plan
 from studies.records import EPOCHS, Records
@@ -53,15 +52,16 @@ class Driver:
         database: Where it is written; its tables exist.
         lease: Held.
         watch: Told what happens.
+        files: The place of the files of many evaluations, as the user named it; beside the database unless given.
 
     Attributes:
-        packed: The files of the user's own functions, as `studies.luggage.pack` gave them: every trial is told of them.
+        files: Where those of this one lie.
     """
 
-    def __init__(self, plan: Plan, database: Database, lease: Lease, watch: Watch) -> None:
+    def __init__(self, plan: Plan, database: Database, lease: Lease, watch: Watch, files: str | None = None) -> None:
         self.plan = plan
         self.watch = watch
-        self.packed: dict[str, str] = {}
+        self.files, self._place = artifacts.settled(database, plan.name, files)
         self.ended: dict[str, Counter[str]] = {arm: Counter() for arm in plan.every}
         self._database = database
         self._lease = lease
@@ -83,7 +83,9 @@ class Driver:
             data: What the data is, for those who read the database.
         """
         spec = self.plan.spec()
-        self._records.plan(self.plan.name, spec, data)
+        for folder in (ARTIFACTS, RUNS):
+            self.files.make(folder)
+        self._records.plan(self.plan.name, spec, data, self._place)
         self._shape = tuple(data["input_shape"]), int(data["outputs"])
         for arm in self.plan.every:
             study = self._study(arm)
@@ -94,7 +96,7 @@ class Driver:
             if study.user_attrs.get("plan") != spec:
                 study.set_user_attr("plan", spec)
                 study.set_user_attr("arm", arm)
-            self._database.again(partial(weights.drop_unrecorded, self._database, self._lease, study))
+            self._database.again(partial(weights.drop_unrecorded, self._database, self._lease, study, self.files))
             self._studies[arm] = study
             trials, epochs = self._records.count(study._study_id)
             self._count(arm, epochs)
@@ -102,10 +104,23 @@ class Driver:
             self._waiting[arm] = [row.number for row in rows if row.state == TrialState.WAITING]
             self._asked[arm] = trials - len(self._waiting[arm])
             self._adoptable += [(arm, row) for row in rows if row.state == TrialState.RUNNING]
-            self._sweep_up(arm)
+        self.sweep_up()
         running = Counter(arm for arm, _ in self._adoptable)
         planned = self.plan.planned
         self.watch.begin({arm: (self._asked[arm] - running[arm], planned(arm)) for arm in self.plan.every})
+
+    def sweep_up(self) -> None:
+        """Removes what ended trials have left: of a driver that was killed, or of a worker that woke up later."""
+        arms = {self.plan.study_name(arm): arm for arm in self.plan.every}
+        for run, study_name, number in attempts.left(self.files, list(arms)):
+            arm, row = arms[study_name], None
+            with contextlib.suppress(KeyError):
+                row = search.row_of(self._studies[arm], number)
+            if row is not None and row.state.is_finished() and run == self._run(arm, number):
+                attempt, complete = str(row.user_attrs.get("attempt", "")), row.state == TrialState.COMPLETE
+                self._keep_weights(arm, row._trial_id, number, attempt, complete=complete)
+            if row is None or row.state.is_finished():
+                self.files.clear(run)
 
     def _study(self, arm: str) -> optuna.Study:
         make = partial(
@@ -116,18 +131,6 @@ class Driver:
             load_if_exists=True,
         )
         return self._database.again(make)
-
-    def _sweep_up(self, arm: str) -> None:
-        """Does what was left to do with the folders of trials that have ended."""
-        for folder in self._database.runs.iterdir():
-            number = folder.name.rpartition("-")[2]
-            if not number.isdecimal() or folder != self._folder(arm, int(number)):
-                continue
-            with contextlib.suppress(KeyError):
-                row = search.row_of(self._studies[arm], int(number))
-                if row.state.is_finished():
-                    complete = row.state == TrialState.COMPLETE
-                    self._keep_weights(arm, row._trial_id, row.number, folder, complete=complete)
 
     @property
     def left(self) -> int:
@@ -157,7 +160,7 @@ class Driver:
         trial = self._ask(arm, number, queued)
         self._asked[arm] += 1
         self._records.forget(trial._trial_id)
-        shutil.rmtree(self._folder(arm, trial.number), ignore_errors=True)
+        self.files.clear(self._run(arm, trial.number))
         return self._member(arm, trial, known=0)
 
     def _adopt(self, arm: str, row: optuna.trial.FrozenTrial) -> dict[str, Any] | None:
@@ -254,7 +257,8 @@ class Driver:
         """A trial ended: its best epoch, architecture and weights are written and Optuna is told.
 
         One that was pruned is told so with its last value, and its weights are not kept. `more` is `device`,
-        `traceback` and the method's `notes` of the run, as far as there are any.
+        `traceback` and the method's `notes` of the run, as far as there are any, and the `attempt` that says so: its
+        weights are kept.
 
         Every step can be done again, so that a driver killed between two of them does no harm: while the row is
         RUNNING it is adopted, and afterwards the run's folder says that its weights are still to be looked at.
@@ -277,7 +281,9 @@ class Driver:
         value = best.val_accuracy if best and complete else None
         state = search.tell(self._studies[arm], number, value, pruned=status == PRUNED)
         self._count(arm, len(epochs))
-        self._keep_weights(arm, trial_id, number, Path(member["folder"]), complete=state == TrialState.COMPLETE)
+        attempt = str(more.get("attempt") or "")
+        self._keep_weights(arm, trial_id, number, attempt, complete=state == TrialState.COMPLETE)
+        self.files.clear(member["run"])
         self.ended[arm][status] += 1
         self.watch.trial(arm, number, state.name, status, reason)
 
@@ -298,12 +304,12 @@ class Driver:
             "arm": arm, "number": trial.number, "trial_id": trial._trial_id, "seed": seed, "known": known,
             "method": plan.every[arm].method, "knob": point.knob, "settings": dict(plan.every[arm].settings),
             "network": plan.network, "widths": point.widths, "weight_decay": point.weight_decay,
-            "data": plan.data, "validation": plan.validation, "data_seed": plan.seed,
-            "folds": plan.folds, "fold": fold or 0, "samples": plan.samples, "learning_rate": point.learning_rate,
-            "folder": str(self._folder(arm, trial.number)),
+            "fold": fold or 0, "learning_rate": point.learning_rate,
+            "files": self.files.place, "run": self._run(arm, trial.number),
             **{field: plan.setting(arm, field) for field in ("epochs", "batch_size", "optimizer")},
-            **self.packed,
         }  # fmt: skip
+        # Only here: a worker that wakes up when its trial has ended must not make it again.
+        self.files.make(member["run"])
         self._members[trial._trial_id] = member
         return member
 
@@ -312,8 +318,8 @@ class Driver:
         written = [epoch.epoch for epoch in self._records.epochs(trial_id)]
         return next((at for at, epoch in enumerate(written) if epoch != at + 1), len(written))
 
-    def _folder(self, arm: str, number: int) -> Path:
-        return run_folder(self._database, self.plan.study_name(arm), number)
+    def _run(self, arm: str, number: int) -> str:
+        return attempts.run_of(self.plan.study_name(arm), number)
 
     def _count(self, arm: str, epochs: int) -> None:
         """Says for `sizer status`, which would have to count them, how many epochs ended trials have."""
@@ -325,21 +331,15 @@ class Driver:
         note = partial(weights.note, database, self._lease, self._studies[arm], trial_id, usable, best_epoch(usable))
         database.again(note)
 
-    def _keep_weights(self, arm: str, trial_id: int, number: int, folder: Path, *, complete: bool) -> None:
+    def _keep_weights(self, arm: str, trial_id: int, number: int, attempt: str, *, complete: bool) -> None:
         database, study, epochs = self._database, self._studies[arm], _usable(self._records.epochs(trial_id))
-        if complete and epochs:
-            best = best_epoch(epochs)
-            keep = partial(weights.keep, database, self._lease, study, trial_id, number, epochs, best, folder)
-            for line in database.again(keep):
-                self.watch.note(line)
-        else:
+        if not complete or not epochs:
             database.again(partial(weights.forget, database, self._lease, trial_id))
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def run_folder(database: Database, study_name: str, number: int | str) -> Path:
-    """Where a trial in flight keeps its state; a study's name stands in it with `+` for `/`."""
-    return database.runs / f"{study_name.replace('/', '+')}-{number}"
+            return
+        best, left = best_epoch(epochs), weights.Left(self.files, self._run(arm, number), attempt)
+        keep = partial(weights.keep, database, self._lease, study, trial_id, number, epochs, best, left)
+        for line in database.again(keep):
+            self.watch.note(line)
 
 
 def _cut_short(by: str, member: dict[str, Any], epoch: Epoch) -> str:

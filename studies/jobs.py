@@ -27,6 +27,7 @@ import httpx
 
 from sizer.errors import InputError
 from studies import access, credentials
+from studies.files import place_of
 from studies.plan import Plan
 from studies.reading import read_plan, written
 
@@ -93,6 +94,12 @@ def hand_over(plans: Sequence[Plan], address: str, db: str | None, name: str, op
     """
     if db is not None:
         _check_database(db)
+    if (files := options.get("files")) is not None:
+        place_of(files)
+        if not _stays(files):
+            raise InputError(
+                f"{files} is a folder of this machine: give --files a path that the cluster sees, or a URI"
+            )
     with tempfile.TemporaryDirectory(prefix="sizer-job-") as folder:
         _pack(plans, Path(folder))
         given = {**options, "db": db}
@@ -107,8 +114,8 @@ def brought_code() -> bool:
     return "py_modules" in json.loads(os.environ.get(_JOB, "{}")).get("runtime_env", {})
 
 
-def check_inside(db: str) -> None:
-    """Makes sure that a sweep which runs as a job has a database that outlives the job's folder.
+def check_inside(db: str, files: str | None) -> None:
+    """Makes sure that a sweep which runs as a job has a database, and files, that outlive the job's folder.
 
     Raises:
         InputError: It has none.
@@ -116,6 +123,13 @@ def check_inside(db: str) -> None:
     if _JOB in os.environ and not _stays(db):
         raise InputError(
             "this job has no database: set SIZER_DB where the cluster's head is started, or give --db to `sizer submit`"
+        )
+
+    beside = db.startswith("sqlite:") or "://" not in db
+    if _JOB in os.environ and not (beside if files is None else _stays(files)):
+        raise InputError(
+            "this job has no place for its files: set SIZER_FILES where the cluster's head is started, or give --files"
+            " to `sizer submit`, as an absolute path or a URI"
         )
 
 

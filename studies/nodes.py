@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import secrets
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sizer.errors import InputError
+from studies.files import Files, at
 
+_NAME_IT = "put it where every node sees it, or name such a folder, or s3://BUCKET/PREFIX, with --files"
 _ANSWERS_WITHIN = 120.0
 
 
@@ -41,47 +42,53 @@ def fitting(cpus: float, gpus: float) -> int:
     return fits
 
 
-def check(place: Path) -> None:
-    """Makes sure that every node runs our code, reads in a folder what is written here, and writes what is read here.
+def check(shared: Files | None) -> None:
+    """Makes sure that every node runs our code, reads in a place what is written here, and writes what is read here.
 
     Two nodes of one machine are two nodes: each may see other folders than this process.
 
     Args:
-        place: The folder; left as it was.
+        shared: The files of the place; left as they were. None if nobody named one: this machine's own will do where
+            it is the only node.
 
     Raises:
         InputError: A node does not; the line names it.
     """
+    if shared is None:
+        if len(alive()) > 1:
+            raise InputError(f"there are several nodes, and nobody said where files go: {_NAME_IT}")
+        return
     said = secrets.token_hex(16)
-    with _probe(place, said) as probe:
+    with _probe(shared, said) as probe:
         look: Any = ray.remote(num_cpus=0, max_retries=0)(_look)
         asked = []
         for node in alive():
             on = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            asked.append((node, look.options(scheduling_strategy=on).remote(str(place), probe, node["NodeID"], said)))
+            asked.append((node, look.options(scheduling_strategy=on).remote(shared.place, probe, node["NodeID"], said)))
         for node, answer in asked:
             wrong = _answer(answer)
-            if not wrong and _read(place / probe / node["NodeID"]) != said:
-                wrong = f"writes in {place} what is not seen here: put it where every node sees it"
+            if not wrong and _read(shared, f"{probe}/{node['NodeID']}") != said:
+                wrong = f"writes in {shared.place} what is not seen here: {_NAME_IT}"
             if wrong:
                 name = f"{node['NodeManagerHostname']}, {node['NodeManagerAddress']}"
                 raise InputError(f"node {node['NodeID'][:8]} ({name}) {wrong}")
 
 
 @contextlib.contextmanager
-def _probe(place: Path, said: str) -> Iterator[str]:
+def _probe(shared: Files, said: str) -> Iterator[str]:
     """A folder in the place, with a file `here`; gone afterwards, and so is the place if it was not there."""
-    fresh = [each for each in (place, *place.parents) if not each.exists()]
-    probe = place / f"seen-{secrets.token_hex(8)}"
+    folder = shared.folder
+    fresh = [each for each in (folder, *folder.parents) if not each.exists()] if folder is not None else []
+    probe = f"seen-{secrets.token_hex(8)}"
     try:
         try:
-            probe.mkdir(parents=True)
-            (probe / "here").write_text(said)
+            shared.make(probe)
+            shared.put(io.BytesIO(said.encode()), f"{probe}/here")
         except OSError as error:
-            raise InputError(f"{place} cannot be written here: {error.strerror or error}") from None
-        yield probe.name
+            raise InputError(f"{shared.place} cannot be written here: {error.strerror or error}") from None
+        yield probe
     finally:
-        shutil.rmtree(probe, ignore_errors=True)
+        shared.clear(probe)
         for each in fresh:
             with contextlib.suppress(OSError):
                 each.rmdir()
@@ -89,18 +96,22 @@ def _probe(place: Path, said: str) -> Iterator[str]:
 
 def _look(place: str, probe: str, name: str, said: str) -> str:
     """On a node: reads what the driver wrote, and writes the same under the node's name; gives what went wrong."""
-    if _read(Path(place, probe, "here")) != said:
-        return f"does not see {place}: put it where every node sees it"
     try:
-        Path(place, probe, name).write_text(said)
+        shared = at(place)
+        if _read(shared, f"{probe}/here") != said:
+            return f"does not see {place}: {_NAME_IT}"
+        shared.put(io.BytesIO(said.encode()), f"{probe}/{name}")
     except OSError as error:
         return f"cannot write in {place} as user {os.getuid()}: {error.strerror or error}"
+    except InputError as error:
+        return f"says: {error}"
     return ""
 
 
-def _read(path: Path) -> str | None:
+def _read(shared: Files, name: str) -> str | None:
     try:
-        return path.read_text()
+        with shared.open(name) as file:
+            return file.read().decode()
     except OSError:
         return None
 

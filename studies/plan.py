@@ -19,7 +19,7 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator
 from torch import nn
 
 from sizer import datasets, methods, networks, own_network, usercode
-from sizer.datasets import Data
+from sizer.datasets import Data, Whole
 from sizer.errors import InputError, unknown
 from studies import checks
 from studies.arms import Arm, Range, Rate, Strict, Taken, Width, named, planned, with_stages
@@ -75,7 +75,7 @@ class Plan(Strict):
     # What the user's own functions are is settled once: their files may be edited while a sweep runs.
     _codes: dict[str, usercode.Code] = PrivateAttr(default_factory=dict)
     _widths: dict[str, int] = PrivateAttr(default_factory=dict)
-    _data: Data | None = PrivateAttr(default=None)
+    _whole: Whole | None = PrivateAttr(default=None)
     _all: dict[str, Arm] = PrivateAttr(default_factory=dict)
     _planned: dict[str, int] = PrivateAttr(default_factory=dict)
 
@@ -141,20 +141,27 @@ class Plan(Strict):
             widths = self.widths or networks.default_widths(self.network)
             return dict(zip(self.layers(), widths, strict=True))
         if not self._widths:
-            self._data = self.read_data()
-            self._widths = own_network.widths_of(self._codes["network"], self._data.input_shape, self._data.outputs)
+            self._whole = self.read()
+            data = self.part(self._whole)
+            self._widths = own_network.widths_of(self._codes["network"], data.input_shape, data.outputs)
         return self._widths
 
     def code(self, field: str) -> usercode.Code | None:
         """The source of the user's own function for `network` or `data`; None where a name of ours stands there."""
         return self._codes.get(field)
 
+    def read(self) -> Whole:
+        """Gives the data as it is read; anew, unless it was needed to check a network of one's own."""
+        held, self._whole = self._whole, None
+        return held or datasets.read(self.data)
+
+    def part(self, whole: Whole) -> Data:
+        """Gives the data split and standardised, with folds the first of them."""
+        return datasets.part(whole, validation=self.validation, seed=self.seed, folds=self.folds, samples=self.samples)
+
     def read_data(self) -> Data:
-        """Gives the data, split and standardised; read anew, unless it was needed to check a network of one's own."""
-        held, self._data = self._data, None
-        return held or datasets.load(
-            self.data, validation=self.validation, seed=self.seed, folds=self.folds, samples=self.samples
-        )
+        """Gives the data, read, split and standardised."""
+        return self.part(self.read())
 
     def build(self, input_shape: tuple[int, ...], outputs: int, widths: list[int] | None) -> nn.Module:
         """The network with fresh weights for such data; `widths` as `studies.search.Point` has them."""

@@ -13,6 +13,7 @@ from sizer import Architecture
 from sizer import front as front_of
 from sizer.errors import InputError, UnknownNameError, unknown
 from studies import stored, tables, weights
+from studies.artifacts import files_of
 from studies.database import Database, open_database
 from studies.lease import is_held
 from studies.outages import plain_errors
@@ -206,7 +207,7 @@ def architecture(db: str | Path | Database, plan_name: str, row: pd.Series[Any])
     opened = open_database(db)
     with plain_errors(opened):
         planned, described = stored.plan_and_data(opened, plan_name)
-        file = weights.file_of(opened, int(row["trial_id"]), int(row["epoch"]))
+        file = weights.file_of(opened, files_of(opened, plan_name), int(row["trial_id"]), int(row["epoch"]))
     info = {
         "study": f"{plan_name}/{row['arm']}", "trial": int(row["number"]), "epoch": int(row["epoch"]),
         **{name: float(row[name]) for name in ("val_accuracy", "test_accuracy")},

@@ -33,14 +33,14 @@ class Records:
         self.database = database
         self._lease = lease
 
-    def plan(self, name: str, spec: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-        """Writes the plan and what its data was."""
+    def plan(self, name: str, spec: Mapping[str, Any], data: Mapping[str, Any], files: str | None) -> None:
+        """Writes the plan, what its data was, and where its files lie from now on."""
         row = {"spec": json.dumps(spec), "data": json.dumps(data)}
 
         def write(connection: sa.Connection) -> None:
             if connection.execute(plans.update().where(plans.c.name == name).values(row)).rowcount == 0:
                 created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-                connection.execute(plans.insert().values(name=name, created=created, **row))
+                connection.execute(plans.insert().values(name=name, created=created, files=files, **row))
 
         self._write(write)
 

@@ -20,8 +20,10 @@ import sqlalchemy as sa
 from sizer.datasets import Data
 from sizer.errors import InputError
 from studies import luggage
+from studies.artifacts import elsewhere, files_of, looked_at
+from studies.attempts import left as left_over
 from studies.database import Database, locate
-from studies.driver import Driver, Watch, run_folder
+from studies.driver import Driver, Watch
 from studies.lease import Lease
 from studies.outages import plain_errors
 from studies.plan import Plan, differences
@@ -62,6 +64,8 @@ def run(
     concurrency: int | None = None,
     address: str | None = None,
     timeout: float | None = None,
+    trial_timeout: float | None = None,
+    files: str | None = None,
     stopper: Callable[[str, dict[str, Any]], bool] | None = None,
 ) -> Outcome:
     """Runs what is left of an evaluation; where nothing is left, returns at once and writes nothing.
@@ -78,6 +82,9 @@ def run(
         concurrency: Trials at once; as many as fit unless given.
         address: A Ray cluster's; a Ray of one's own on this machine unless given.
         timeout: Seconds after which no more is trained.
+        trial_timeout: Seconds that a trial may train, over all its attempts; one that takes longer, or hangs, fails.
+        files: The place of the files of this and other evaluations: a folder that every machine sees, or a URI as
+            `studies.files.place_of` takes it. Beside the SQLite file unless given.
         stopper: A stopper of Ray Tune's, or the like: called after each epoch of each trial, of sizing arms too, with a
             name of the trial and the fields of `sizer.Epoch`. What it ends is PRUNED. (`stop_all` is not called.)
 
@@ -85,7 +92,7 @@ def run(
         InputError: The plan differs from the one that its study began with, another driver runs it, or the
             database, the disk, the data or the address will not do.
     """
-    _check_shares(cpus_per_trial, gpus_per_trial, concurrency, timeout)
+    _check_shares(cpus_per_trial, gpus_per_trial, concurrency, timeout, trial_timeout)
     began = time.monotonic()
     opened, fresh = locate(database)
     with plain_errors(opened):
@@ -94,8 +101,10 @@ def run(
         # Imported late: Ray takes seconds, and "all is done" needs none of it.
         from studies import cluster, workers
 
-        data = plan.read_data()
-    joined = cluster.connected(address, cpus_per_trial, gpus_per_trial, opened.files) if address else nullcontext()
+        whole = plan.read()
+        data = plan.part(whole)
+        shared = looked_at(opened, None if fresh else plan.name, files)
+    joined = cluster.connected(address, cpus_per_trial, gpus_per_trial, shared) if address else nullcontext()
     stop = _Stop(began + timeout if timeout else None, workers.Halt)
     opened.waiting = stop.waiting(watch.note)
     driver: Driver | None = None
@@ -109,27 +118,30 @@ def run(
         ):
             stop.lease = lease
             remaining(opened, plan)
-            driver = Driver(plan, opened, lease, watch)
+            driver = Driver(plan, opened, lease, watch, files)
+            if line := elsewhere(driver.files, files):
+                watch.note(line)
             driver.begin(describe(data, plan))
-            try:
-                driver.packed = luggage.pack(plan, data, opened)
-                del data
-                if driver.left:
-                    # Listening again: Ray takes SIGTERM for itself when it starts.
-                    with (
-                        cluster.connected(address, cpus_per_trial, gpus_per_trial, opened.files) as fitting,
-                        stop.listening(),
-                    ):
-                        workers.run(
-                            driver,
-                            cpus=cpus_per_trial,
-                            gpus=gpus_per_trial,
-                            concurrency=min(concurrency or fitting, fitting),
-                            check=stop.check,
-                            stopper=stopper,
-                        )
-            finally:
-                luggage.unpack(plan, opened)
+            packed = luggage.pack(plan, whole, data)
+            memory = luggage.size(packed)
+            del whole, data
+            if driver.left:
+                # Listening again: Ray takes SIGTERM for itself when it starts.
+                with (
+                    cluster.connected(address, cpus_per_trial, gpus_per_trial, shared, memory) as fitting,
+                    stop.listening(),
+                ):
+                    carried = cluster.carried(packed)
+                    del packed
+                    workers.run(
+                        driver,
+                        carried,
+                        shares=workers.Shares(cpus_per_trial, gpus_per_trial, trial_timeout),
+                        concurrency=min(concurrency or fitting, fitting),
+                        check=stop.check,
+                        stopper=stopper,
+                    )
+            driver.sweep_up()
     except (workers.Halt, KeyboardInterrupt):
         if fresh and stop.lease is None:  # there may be no tables yet
             raise KeyboardInterrupt from None
@@ -168,8 +180,7 @@ def remaining(database: Database, plan: Plan) -> int:
     if before is not None and any(begun.values()):
         _check_same(plan, json.loads(before), begun)
     open_trials = sum(counts[arm]["RUNNING"] + max(0, plan.planned(arm) - begun[arm]) for arm in plan.every)
-    patterns = [*(run_folder(database, name, "[0-9]*").name for name in names), luggage.luggage(plan, database).name]
-    return open_trials or sum(len(list(database.runs.glob(pattern))) for pattern in patterns)
+    return open_trials or len(left_over(files_of(database, plan.name), list(names)))
 
 
 def describe(data: Data, plan: Plan | None = None) -> dict[str, Any]:
@@ -198,15 +209,18 @@ def _check_same(plan: Plan, before: dict[str, Any], begun: dict[str, int]) -> No
         )
 
 
-def _check_shares(cpus: float, gpus: float, concurrency: int | None, timeout: float | None) -> None:
+def _check_shares(
+    cpus: float, gpus: float, concurrency: int | None, timeout: float | None, trial_timeout: float | None
+) -> None:
     if cpus <= 0:
         raise InputError(f"cpus per trial must be positive, got {cpus:g}")
     if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
         raise InputError(f"gpus per trial must be a share from 0 to 1, or a whole number, got {gpus:g}")
     if concurrency is not None and concurrency < 1:
         raise InputError(f"concurrency must be 1 or more, got {concurrency}")
-    if timeout is not None and timeout <= 0:
-        raise InputError(f"timeout must be a positive number of seconds, got {timeout:g}")
+    for name, seconds in (("timeout", timeout), ("trial timeout", trial_timeout)):
+        if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
+            raise InputError(f"{name} must be a positive number of seconds, got {seconds:g}")
 
 
 class _Stop:

@@ -1,4 +1,4 @@
-"""Which weights of an arm are kept, and where: safetensors in Optuna's artifact store, attached to the arm's study.
+"""Which weights of an arm are kept, and where: safetensors among the artifacts, attached to the arm's study.
 
 Kept are the best epochs of the arm's three best trials, and every (trial, epoch) that is the best of the arm under some
 limit on parameters, on FLOPs or on both. A file that falls out of these goes, with its entry. So `sizer_weights` alone
@@ -7,32 +7,44 @@ says what an arm's best and its front are, however many trials it has; a row wit
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
-import shutil
+import tempfile
+import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import optuna
 import sqlalchemy as sa
-from optuna.artifacts import FileSystemArtifactStore, upload_artifact
-from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.artifacts import ArtifactMeta
 
 from sizer import Epoch
 from sizer.errors import InputError
 from sizer.history import choices
+from studies.attempts import weights_of
 from studies.database import Database
+from studies.files import ARTIFACTS, PIECE, Files
 from studies.lease import Lease
 from studies.tables import history, trials, weights
 from studies.tables import study_system_attributes as _attributes
 
 TOP = 3
+_FETCHED = 16
 _PREFIX = "artifacts:"
 _FILE = r"trial-\d+-epoch-\d+\.safetensors"
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a run has left: the place, the run's name, and the attempt whose reports were believed."""
+
+    files: Files
+    run: str
+    attempt: str
 
 
 @dataclass(frozen=True)
@@ -82,7 +94,7 @@ def forget(database: Database, lease: Lease, trial_id: int) -> None:
 
 
 def keep(database: Database, lease: Lease, study: optuna.Study, trial_id: int, number: int, epochs: Sequence[Epoch],
-         best: Epoch, folder: Path) -> list[str]:  # fmt: skip
+         best: Epoch, left: Left) -> list[str]:  # fmt: skip
     """Brings the arm's weights up to date with a trial that ended.
 
     Args:
@@ -94,7 +106,7 @@ def keep(database: Database, lease: Lease, study: optuna.Study, trial_id: int, n
         number: Its number in the study, for the file's name.
         epochs: Its epochs, accuracies finite.
         best: Its best epoch.
-        folder: Where its run left `epoch-N.safetensors`.
+        left: Where its run left the weights of its epochs.
 
     Returns:
         Lines for the user: weights that should be there and are not.
@@ -108,15 +120,16 @@ def keep(database: Database, lease: Lease, study: optuna.Study, trial_id: int, n
     for entry in wanted:
         if entry.trial_id != trial_id or entry.artifact_id is not None:
             continue
-        file = folder / f"epoch-{entry.epoch}.safetensors"
-        if file.is_file():
-            _add(database, lease, study, entry, _called(file, f"trial-{number}-{file.name}"))
-        else:
-            _write(database, lease, study, entry)
-            notes.append(f"{study.study_name}: no weights of epoch {entry.epoch} in {folder}")
+        try:
+            _add(database, lease, study, entry, number, left)
+        except FileNotFoundError:
+            # Remembered, so that another trial's do not take its place as one of the best.
+            _record(database, lease, study, entry)
+            where = f"{left.files.place}/{left.run}"
+            notes.append(f"{study.study_name}: no weights of trial {number}, epoch {entry.epoch}, in {where}")
     for entry in held:
         if entry not in wanted:
-            _remove(database, lease, study, entry)
+            _discard(database, lease, study, entry.artifact_id, left.files, _place(entry))
     return notes
 
 
@@ -129,25 +142,29 @@ def chosen(candidates: Sequence[Candidate]) -> set[Candidate]:
     return {order[point.epoch] for point in choices(points)} | set(top)
 
 
-def file_of(database: Database, trial_id: int, epoch: int) -> Path:
-    """The kept weights of one epoch of a trial.
+def file_of(database: Database, files: Files, trial_id: int, epoch: int) -> Path:
+    """The kept weights of one epoch of a trial; out of a bucket, a copy that this process keeps for a while.
 
     Raises:
-        InputError: They were not kept, are gone from the disk, or are not what was written.
+        InputError: They were not kept, are gone from their place, or are not what was written.
     """
     with database.engine.connect() as connection:
         place = (weights.c.trial_id == trial_id) & (weights.c.epoch == epoch)
         row = connection.execute(weights.select().where(place)).first()
+    called = f"the weights of trial {trial_id}, epoch {epoch}"
     if row is None:
-        raise InputError(f"the weights of trial {trial_id}, epoch {epoch} were not kept: only the best are")
+        raise InputError(f"{called} were not kept: only the best are")
     if row.artifact_id is None:
-        raise InputError(f"the weights of trial {trial_id}, epoch {epoch} are lost: train that trial again")
-    path: Path = database.artifacts / row.artifact_id
-    if not path.is_file():
-        raise InputError(f"the weights of trial {trial_id}, epoch {epoch} are gone: {path} does not exist")
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != row.sha256:
-            raise InputError(f"the weights of trial {trial_id}, epoch {epoch} were changed since: {path}")
+        raise InputError(f"{called} were lost before they could be kept: train them again, with `sizer sweep --name`")
+    name = f"{ARTIFACTS}/{row.artifact_id}"
+    try:
+        path = _fetched(files, name) if files.folder is None else files.folder / name
+        with path.open("rb") if files.folder is None else files.open(name) as file:
+            digest = _digest(file)
+    except FileNotFoundError:
+        raise InputError(f"{called} are gone: {files.place}/{name} does not exist") from None
+    if digest != row.sha256:
+        raise InputError(f"{called} were changed since: {files.place}/{name}")
     return path
 
 
@@ -183,7 +200,7 @@ def _candidate(trial_id: int, epoch: Epoch, best: Epoch) -> Candidate:
     )
 
 
-def drop_unrecorded(database: Database, lease: Lease, study: optuna.Study) -> None:
+def drop_unrecorded(database: Database, lease: Lease, study: optuna.Study, files: Files) -> None:
     """Removes weights that a driver uploaded and was killed before it wrote them down."""
     attached = (_attributes.c.study_id == study._study_id) & _attributes.c.key.startswith(_PREFIX)
     with database.engine.connect() as connection:
@@ -192,55 +209,68 @@ def drop_unrecorded(database: Database, lease: Lease, study: optuna.Study) -> No
     # Optuna keeps the entry as JSON within JSON; null is what its dashboard leaves of a deleted one.
     for entry in (json.loads(json.loads(text) or "null") for text in entries):
         if entry and entry["artifact_id"] not in recorded and re.fullmatch(_FILE, entry["filename"]):
-            _discard(database, lease, study, entry["artifact_id"])
+            _discard(database, lease, study, entry["artifact_id"], files)
 
 
-def _called(file: Path, name: str) -> Path:
-    """The same file under the name that the dashboard will show."""
-    named = file.with_name(name)
-    named.unlink(missing_ok=True)
-    try:
-        named.hardlink_to(file)
-    except OSError:
-        shutil.copyfile(file, named)
-    return named
+def _add(database: Database, lease: Lease, study: optuna.Study, entry: Candidate, number: int, left: Left) -> None:
+    source = weights_of(left.run, left.attempt, entry.epoch)
+    with left.files.open(source) as content:
+        digest = _digest(content)
+    artifact_id = uuid.uuid4().hex
+    named = f"trial-{number}-epoch-{entry.epoch}.safetensors"
+    meta = ArtifactMeta(artifact_id=artifact_id, filename=named, mimetype="application/octet-stream", encoding=None)
+    # The entry first, as Optuna's own upload does: a file is never there that nobody knows of.
+    database.storage.set_study_system_attr(study._study_id, _PREFIX + artifact_id, json.dumps(asdict(meta)))
+    left.files.copy(source, f"{ARTIFACTS}/{artifact_id}")
+    _record(database, lease, study, entry, artifact_id=artifact_id, sha256=digest)
 
 
-def _add(database: Database, lease: Lease, study: optuna.Study, entry: Candidate, file: Path) -> None:
-    store = FileSystemArtifactStore(database.artifacts)
-    artifact_id = upload_artifact(artifact_store=store, file_path=str(file), study_or_trial=study)
-    with file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    _write(database, lease, study, entry, artifact_id=artifact_id, sha256=digest)
-
-
-def _write(database: Database, lease: Lease, study: optuna.Study, entry: Candidate, **file: str) -> None:
+def _record(database: Database, lease: Lease, study: optuna.Study, entry: Candidate, **file: str) -> None:
     """Writes a row down, over what `note` has written."""
-    place = (weights.c.trial_id == entry.trial_id) & (weights.c.epoch == entry.epoch)
     row = {"trial_id": entry.trial_id, "epoch": entry.epoch, "study_id": study._study_id, **file}
     with database.engine.begin() as connection:
         lease.show(connection)
-        connection.execute(weights.delete().where(place))
+        connection.execute(weights.delete().where(_place(entry)))
         connection.execute(weights.insert().values(row))
 
 
-def _remove(database: Database, lease: Lease, study: optuna.Study, entry: Candidate) -> None:
-    if entry.artifact_id is not None:
-        _discard(database, lease, study, entry.artifact_id)
-        return
-    place = (weights.c.trial_id == entry.trial_id) & (weights.c.epoch == entry.epoch)
-    with database.engine.begin() as connection:
-        lease.show(connection)
-        connection.execute(weights.delete().where(place))
+def _place(entry: Candidate) -> sa.ColumnElement[bool]:
+    return (weights.c.trial_id == entry.trial_id) & (weights.c.epoch == entry.epoch)
 
 
-def _discard(database: Database, lease: Lease, study: optuna.Study, artifact_id: str) -> None:
-    """Removes an artifact's file, its row and its entry in the study."""
-    with contextlib.suppress(ArtifactNotFound):
-        FileSystemArtifactStore(database.artifacts).remove(artifact_id)
-    entry = (_attributes.c.study_id == study._study_id) & (_attributes.c.key == _PREFIX + artifact_id)
+def _digest(content: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while piece := content.read(PIECE):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+@cache
+def _fetching() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="sizer-weights-")
+
+
+def _fetched(files: Files, name: str) -> Path:
+    """A file of a bucket in a folder of this process, which holds the last few."""
+    folder = Path(_fetching().name)
+    for old in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)[:-_FETCHED]:
+        old.unlink(missing_ok=True)
+    path = folder / f"{uuid.uuid4().hex}.safetensors"
+    files.get(name, path)
+    return path
+
+
+def _discard(
+    database: Database, lease: Lease, study: optuna.Study, artifact_id: str | None, files: Files,
+    place: sa.ColumnElement[bool] | None = None,
+) -> None:  # fmt: skip
+    """Removes an artifact's file, its entry in the study, and the row at a place of the table."""
+    if artifact_id is not None:
+        files.remove(f"{ARTIFACTS}/{artifact_id}")
+    entry = (_attributes.c.study_id == study._study_id) & (_attributes.c.key == f"{_PREFIX}{artifact_id}")
     with database.engine.begin() as connection:
         lease.show(connection)
-        connection.execute(weights.delete().where(weights.c.artifact_id == artifact_id))
+        if place is not None:
+            connection.execute(weights.delete().where(place))
         # Optuna has no call for it. The null that its dashboard writes instead breaks get_all_artifact_meta().
         connection.execute(_attributes.delete().where(entry))

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import tempfile
+import time
+import traceback
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ray
 from ray import tune
 from ray.tune import Callback, Stopper
 from ray.tune.search import Searcher
@@ -19,11 +25,16 @@ from ray.tune.search import Searcher
 from sizer import Epoch
 from sizer.errors import InputError
 from studies import trainable
+from studies.alarm import time_up
+from studies.failures import deaths, died, for_memory
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
     from studies.driver import Driver
+
+# That trials failed is in the database, and was said.
+logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
 
 # A Tuner writes about its trials again and again: cost a trial grows past some hundreds.
 TRIALS_A_TUNER = 500
@@ -34,11 +45,26 @@ class Halt(BaseException):
     """Leaves Tune's loop at once, from within a callback. Tune handles every Exception itself, and waits."""
 
 
+@dataclass(frozen=True)
+class Shares:
+    """What a trial may take.
+
+    Attributes:
+        cpus: CPUs; torch gets as many threads.
+        gpus: The share of a GPU.
+        limit: Seconds of training; None is no limit.
+    """
+
+    cpus: float
+    gpus: float
+    limit: float | None = None
+
+
 def run(
     driver: Driver,
+    luggage: Any,
     *,
-    cpus: float,
-    gpus: float,
+    shares: Shares,
     concurrency: int,
     check: Callable[[], None],
     stopper: Callable[[str, dict[str, Any]], bool] | None = None,
@@ -47,8 +73,8 @@ def run(
 
     Args:
         driver: Asked for trials and told of reports.
-        cpus: CPUs a trial; torch gets as many threads.
-        gpus: The share of a GPU a trial.
+        luggage: Ray's reference to what `studies.luggage.pack` gave.
+        shares: Of a trial.
         concurrency: Trials at once.
         check: Called about ten times a second; what it raises ends the run, `Halt` at once.
         stopper: As `studies.sweep.run` takes it.
@@ -56,12 +82,12 @@ def run(
     Raises:
         InputError: A worker found that no trial can be set up.
     """
-    resources = {"cpu": cpus, **({"gpu": gpus} if gpus else {})}
+    resources = {"cpu": shares.cpus, **({"gpu": shares.gpus} if shares.gpus else {})}
     with tempfile.TemporaryDirectory(prefix="sizer-tune-") as folder:
         while driver.left:
-            bridge = _Bridge(driver, {"cpus": cpus, "gpus": gpus}, check)
+            bridge = _Bridge(driver, shares, check)
             tuner = tune.Tuner(
-                tune.with_resources(trainable.train, resources),
+                tune.with_resources(tune.with_parameters(trainable.train, luggage=luggage), resources),
                 tune_config=tune.TuneConfig(
                     search_alg=_Search(bridge),
                     num_samples=-1,
@@ -81,9 +107,12 @@ def run(
             with contextlib.suppress(Halt):
                 tuner.fit()
             if bridge.halted:
-                # Tune's loop gives its workers' places back when it is collected; Ray then ends the workers. That
-                # matters where Ray stays, and must wait until no exception holds the loop's frames.
+                _end(bridge.trials)
+                # Tune's loop gives its workers' places back when it is collected, which matters where Ray stays. It
+                # must wait until no exception holds the loop's frames.
                 del tuner
+                bridge.trials = []
+                _let_go(bridge.failure)
                 gc.collect()
                 raise bridge.failure or Halt
 
@@ -91,11 +120,13 @@ def run(
 class _Bridge:
     """What searcher and callback share: the driver, and the error that ends the run."""
 
-    def __init__(self, driver: Driver, shares: dict[str, float], check: Callable[[], None]) -> None:
+    def __init__(self, driver: Driver, shares: Shares, check: Callable[[], None]) -> None:
         self.driver = driver
         self.shares = shares
         self.check = check
         self.given = 0
+        self.trials: list[Trial] = []
+        self._heard: dict[int, tuple[float, float]] = {}
         self.failure: Exception | None = None
         self.halted = False
 
@@ -109,6 +140,16 @@ class _Bridge:
         except Exception as error:  # kept, and raised again where Tune cannot swallow it
             self.failure, self.halted = error, True
             raise Halt from None
+
+    def hears(self, trial_id: int, seconds: float | None = None) -> None:
+        """Keeps when a worker last gave a sign of life, and how long its trial had trained by then."""
+        before = self._heard.get(trial_id, (0.0, 0.0))[1]
+        self._heard[trial_id] = (time.monotonic(), before if seconds is None else seconds)
+
+    def is_overdue(self, trial_id: int) -> bool:
+        """Whether a worker that died was silent for so long that its alarm has gone off."""
+        limit, heard = self.shares.limit, self._heard.get(trial_id)
+        return limit is not None and heard is not None and time.monotonic() - heard[0] >= limit - heard[1]
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -132,7 +173,7 @@ class _Search(Searcher):
         if member is None:
             return Searcher.FINISHED
         self._bridge.given += 1
-        return {"members": [member], **self._bridge.shares}
+        return {"members": [member], **asdict(self._bridge.shares)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The callback tells: it knows the trial."""
@@ -163,7 +204,9 @@ class _Epochs(Stopper):
         with self._bridge.halting():
             for row in result["members"]:
                 if "epoch" in row:
-                    goes_on = self._bridge.driver.epoch(row["trial_id"], Epoch.from_dict(row["epoch"]))
+                    epoch = Epoch.from_dict(row["epoch"])
+                    goes_on = self._bridge.driver.epoch(row["trial_id"], epoch)
+                    self._bridge.hears(row["trial_id"], epoch.seconds)
                     asked = self._stopper is not None and self._stopper(trial_id, {**result, **row["epoch"]})
                     stopped = stopped or not goes_on or asked
         return stopped
@@ -181,7 +224,12 @@ class _Listener(Callback):
     def __init__(self, bridge: _Bridge) -> None:
         self._bridge = bridge
 
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        for member in trial.config["members"]:
+            self._bridge.hears(member["trial_id"])
+
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        self._bridge.trials = trials
         with self._bridge.halting():
             self._bridge.check()
 
@@ -194,7 +242,7 @@ class _Listener(Callback):
                 if row.get("status") == "refused":
                     raise InputError(row["reason"])
                 if "status" in row:
-                    said = {key: row.get(key) for key in ("device", "traceback", "notes")}
+                    said = {key: row.get(key) for key in ("device", "attempt", "traceback", "notes")}
                     driver.end(row["trial_id"], row["status"], row["reason"], **said)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -204,19 +252,52 @@ class _Listener(Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         for member in trial.config["members"]:
-            at = self._bridge.driver.known(member["trial_id"])
-            self._bridge.driver.watch.note(
-                f"{member['arm']} trial {member['number']}: its worker died; it goes on after epoch {at}"
-            )
+            # Its next worker is told: the alarm's traceback may lie on another machine.
+            member["overdue"] = self._bridge.is_overdue(member["trial_id"])
+            if not member["overdue"]:
+                at = self._bridge.driver.known(member["trial_id"])
+                why = "its machine ran out of memory" if for_memory(_deaths(trial)) else "its worker died"
+                self._bridge.driver.watch.note(
+                    f"{member['arm']} trial {member['number']}: {why}; it goes on after epoch {at}"
+                )
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         with self._bridge.halting():
             for member in trial.config["members"]:
-                reason = f"its worker died {RESTARTS + 1} times"
-                self._bridge.driver.end(member["trial_id"], "error", reason, traceback=str(trial.get_error() or ""))
+                said = _deaths(trial)
+                status, reason = "error", died(said)
+                if self._bridge.is_overdue(member["trial_id"]):
+                    at = self._bridge.driver.known(member["trial_id"])
+                    status, reason = "timeout", time_up(self._bridge.shares.limit, at)
+                self._bridge.driver.end(member["trial_id"], status, reason, traceback="\n".join(said))
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+def _end(trials: list[Trial]) -> None:
+    """Ends the workers of trials that train; Ray would let each finish what it was asked last."""
+    for trial in trials:
+        if trial.temporary_state.ray_actor is not None:
+            ray.kill(trial.temporary_state.ray_actor)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Empties the frames that an exception holds, and those that called them; the lines to be shown stay."""
+    while error is not None:
+        frame = error.__traceback__.tb_frame if error.__traceback__ else None
+        traceback.clear_frames(error.__traceback__)
+        while frame is not None:
+            with contextlib.suppress(RuntimeError):  # it is running still
+                frame.clear()
+            frame = frame.f_back
+        error = error.__cause__ or error.__context__
+
+
+def _deaths(trial: Trial) -> list[str]:
+    """What Ray says of each death of a trial's workers."""
+    # Not Trial.get_error(): that reads a copy which lags behind.
+    return deaths(Path(trial.error_file).read_text(encoding="utf-8", errors="replace")) if trial.error_file else []
 
 
 def _name(trial: Trial) -> str:

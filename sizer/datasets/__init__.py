@@ -28,7 +28,7 @@ from sizer.datasets.split import split
 from sizer.datasets.standardise import measure
 from sizer.errors import DataError, unknown
 
-__all__ = ["Data", "load", "names"]
+__all__ = ["Data", "Whole", "load", "names", "part", "read"]
 
 PARTS = ("train", "val", "test")
 
@@ -63,6 +63,21 @@ class Data:
     input_shape: tuple[int, ...]
     outputs: int
     preprocessing: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """A data set as it was read, before it is cut and parted.
+
+    Attributes:
+        name: Its name.
+        called: What messages call it: its name or its file.
+        raw: Its arrays, or what a user's function gave ready-made.
+    """
+
+    name: str
+    called: str
+    raw: Raw | Data
 
 
 def names() -> tuple[str, ...]:
@@ -104,12 +119,52 @@ def load(
         UnknownNameError: There is no such data set.
         DataError: The data cannot be had or cannot be trained on.
     """
-    if not (math.isfinite(validation) and 0 < validation < 1):
-        raise DataError(f"validation must lie between 0 and 1, both excluded, got {validation}")
-    if seed < 0:
-        raise DataError(f"seed must be 0 or more, got {seed}")
-    check_cut(folds, fold, samples)
-    name, called, raw = _read(source, folder)
+    _check(validation, seed, folds, fold, samples)
+    return part(read(source, folder), validation=validation, seed=seed, folds=folds, fold=fold, samples=samples)
+
+
+def read(source: str | Path, folder: Path | None = None) -> Whole:
+    """Read a data set, and do nothing to it yet.
+
+    Args:
+        source: As `load` takes it.
+        folder: Where downloads are kept; else SIZER_DATA, else the platform's cache folder.
+
+    Raises:
+        UnknownNameError: There is no such data set.
+        DataError: The data cannot be had.
+    """
+    name = str(source)
+    if usercode.is_named(name):
+        given = usercode.find(name)()
+        return Whole(name, name, given if isinstance(given, Data) else _arrays(given, name))
+    path = Path(source)
+    if path.suffix == ".npz":
+        return Whole(path.stem, str(path), read_npz(path.expanduser()))
+    if name not in names():
+        if path.suffix or len(path.parts) > 1:
+            raise DataError(f"{name} is neither a .npz file nor a data set; the data sets are: {', '.join(names())}")
+        raise unknown("data set", name, names())
+    raw: Raw = importlib.import_module(f"{__name__}.{name}").read(data_folder(folder))
+    return Whole(name, name, raw)
+
+
+def part(
+    whole: Whole,
+    *,
+    validation: float = 0.2,
+    seed: int = 0,
+    folds: int | None = None,
+    fold: int = 0,
+    samples: int | None = None,
+) -> Data:
+    """Cut, part and standardise a data set that was read: what `load` does, with the same arguments.
+
+    Raises:
+        DataError: The data cannot be trained on.
+    """
+    _check(validation, seed, folds, fold, samples)
+    called, raw = whole.called, whole.raw
     if isinstance(raw, Data):
         if folds is not None or samples is not None:
             asked = f"folds={folds}" if folds is not None else f"samples={samples}"
@@ -117,7 +172,7 @@ def load(
         return _checked(raw, called)
     task = check(raw, called)
     raw = cut(raw, task == "classification", folds, fold, samples, seed, called)
-    return _prepared(name, called, task, raw, validation, seed)
+    return _prepared(whole.name, called, task, raw, validation, seed)
 
 
 def _prepared(name: str, called: str, task: str, raw: Raw, validation: float, seed: int) -> Data:
@@ -149,21 +204,12 @@ def _prepared(name: str, called: str, task: str, raw: Raw, validation: float, se
     )
 
 
-def _read(source: str | Path, folder: Path | None) -> tuple[str, str, Raw | Data]:
-    """The data set's name, what messages call it, and its arrays, or what a user's function gave ready-made."""
-    name = str(source)
-    if usercode.is_named(name):
-        given = usercode.find(name)()
-        return name, name, given if isinstance(given, Data) else _arrays(given, name)
-    path = Path(source)
-    if path.suffix == ".npz":
-        return path.stem, str(path), read_npz(path.expanduser())
-    if name not in names():
-        if path.suffix or len(path.parts) > 1:
-            raise DataError(f"{name} is neither a .npz file nor a data set; the data sets are: {', '.join(names())}")
-        raise unknown("data set", name, names())
-    raw: Raw = importlib.import_module(f"{__name__}.{name}").read(data_folder(folder))
-    return name, name, raw
+def _check(validation: float, seed: int, folds: int | None, fold: int, samples: int | None) -> None:
+    if not (math.isfinite(validation) and 0 < validation < 1):
+        raise DataError(f"validation must lie between 0 and 1, both excluded, got {validation}")
+    if seed < 0:
+        raise DataError(f"seed must be 0 or more, got {seed}")
+    check_cut(folds, fold, samples)
 
 
 def _arrays(given: Any, called: str) -> Raw:

@@ -13,7 +13,7 @@ from studies.driver import Driver
 from studies.lease import Lease
 from studies.plan import Plan
 from studies.sweep import describe
-from tests.studies.sweeps import Seen
+from tests.studies.sweeps import Seen, folder_of
 
 FAILED = ("fixed", 2)
 
@@ -49,7 +49,7 @@ def sweep_here(plan: Plan, path: Path, trials: int | None = None) -> None:
                 batch_size=member["batch_size"],
                 learning_rate=member["learning_rate"],
                 seed=member["seed"],
-                folder=Path(member["folder"]),
+                folder=folder_of(member),
                 on_epoch=partial(driver.epoch, member["trial_id"]),
             )
             driver.end(member["trial_id"], run.status, run.reason)

@@ -213,9 +213,9 @@ def tempting(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         identifier = str(uuid.UUID(int=number))
         entry = {"artifact_id": identifier, "filename": name, "mimetype": "text/html", "encoding": None}
         database.storage.set_study_system_attr(1, f"artifacts:{identifier}", json.dumps(entry))
-    (database.artifacts / str(uuid.UUID(int=1))).symlink_to(folder / "secret.txt")
-    (database.artifacts / str(uuid.UUID(int=2))).write_text("<script>alert(1)</script>")
-    (database.artifacts / str(uuid.UUID(int=3))).symlink_to("..")
+    (database.files / "artifacts" / str(uuid.UUID(int=1))).symlink_to(folder / "secret.txt")
+    (database.files / "artifacts" / str(uuid.UUID(int=2))).write_text("<script>alert(1)</script>")
+    (database.files / "artifacts" / str(uuid.UUID(int=3))).symlink_to("..")
     database.close()
     with served(folder / "sizer.db") as running:
         yield running
@@ -235,7 +235,7 @@ PLACES = ["/artifacts/1/{}", "/artifacts/1/1/{}", "/static/{}", "/report/{}", "/
 
 @pytest.mark.parametrize("place", PLACES)
 def test_no_path_leads_out_of_where_it_should_stay(tempting: Served, place: str) -> None:
-    outside = tempting.database.artifacts.parent.parent / "secret.txt"
+    outside = tempting.database.files.parent / "secret.txt"
     ends = [f"{'/'.join([up] * 3)}/secret.txt" for up in UP] + [str(outside), f"/{outside}", f"%2f{str(outside)[1:]}"]
     for end in ends:
         answer = raw(tempting, place.format(end))

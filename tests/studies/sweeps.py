@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 
 from sizer import Epoch
+from studies.artifacts import files_of
 from studies.database import locate
 from studies.plan import Plan
 from studies.sweep import run
@@ -32,6 +33,11 @@ def epoch(number: int, accuracy: float = 0.5, width: int = 8, **values: Any) -> 
     size = {"parameters": 75 * width + 10, "flops": 148 * width, "training_flops": 1000 * number}
     spent = {"seconds": 0.5 * number, "peak_memory": 10**9, "widths": {"dense1": width}}
     return Epoch(**{"epoch": number, **losses, **scores, **size, **spent, **values})
+
+
+def folder_of(member: dict[str, Any]) -> Path:
+    """Where a trial's run is."""
+    return Path(member["files"]) / str(member["run"])
 
 
 class Seen:
@@ -86,13 +92,15 @@ def check_whole(database: Path | str, plan: Plan) -> None:
     assert set(epochs.values()) == {1}
     assert len(epochs) == len(expected) * plan.epochs
     assert rows(database, "select * from sizer_leases") == []
-    files = locate(database)[0].files
-    assert not list((files / "runs").iterdir())
+    files = files_of(locate(database)[0], plan.name)
+    assert files.names("runs") == []
     kept = {name for (name,) in rows(database, "select artifact_id from sizer_weights")}
-    assert {file.name for file in (files / "artifacts").iterdir()} == kept
+    assert set(files.names("artifacts")) == kept
 
 
 if __name__ == "__main__":
-    _, path, values = sys.argv
-    done = run(small_plan(**json.loads(values)), path, watch=Seen(aloud=True))
+    _, path, text = sys.argv
+    values = json.loads(text)
+    options = values.pop("options", {})
+    done = run(small_plan(**values), path, watch=Seen(aloud=True), **options)
     print("done", done.left, done.stopped, sep="\t", flush=True)

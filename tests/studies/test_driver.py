@@ -15,12 +15,13 @@ from safetensors.numpy import save_file
 from sizer import Epoch
 from sizer.errors import InputError
 from studies import query, weights
+from studies.artifacts import Artifacts, files_of
 from studies.database import locate
 from studies.driver import Driver
 from studies.lease import Lease
 from studies.plan import Plan
 from studies.sweep import remaining
-from tests.studies.sweeps import Seen, epoch, rows, small_plan
+from tests.studies.sweeps import Seen, epoch, folder_of, rows, small_plan
 
 DATA = {"name": "digits", "task": "classification", "input_shape": [1, 8, 8], "outputs": 10, "preprocessing": {}}
 
@@ -60,7 +61,7 @@ def bench(place: str) -> Iterator[Bench]:
 
 def train(driver: Driver, member: dict[str, Any], epochs: list[Epoch]) -> None:
     """What a worker does: leaves weights in its folder and reports."""
-    folder = Path(member["folder"])
+    folder = folder_of(member)
     folder.mkdir(parents=True, exist_ok=True)
     for done in epochs:
         save_file({}, folder / f"epoch-{done.epoch}.safetensors", {"epoch": str(done.epoch)})
@@ -84,7 +85,7 @@ def test_arms_advance_together_and_seeds_count_from_the_plans(bench: Bench) -> N
     assert members[0]["widths"] == [12]
     assert members[0]["knob"] is not None
     assert members[1]["knob"] is None
-    assert len({member["folder"] for member in members}) == 4
+    assert len({folder_of(member) for member in members}) == 4
 
 
 def test_a_trial_is_its_best_validation_epoch(bench: Bench) -> None:
@@ -103,7 +104,7 @@ def test_a_trial_is_its_best_validation_epoch(bench: Bench) -> None:
     assert (row["epochs"], row["seconds"], row["status"], row["device"], row["seed"]) == (3, 1.5, "complete", "cpu", 0)
     assert row["knob_name"] == "lambda"
     assert row["knob"] == member["knob"]
-    assert not Path(member["folder"]).exists()
+    assert not folder_of(member).exists()
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_every_end_is_recorded_as_what_it_is(
     assert (row["state"], row["status"], row["reason"]) == (state, status, "because")
     assert isinstance(driver.watch, Seen)
     assert driver.watch.of("trial") == [("shrinknets", "0", state, status, "because")]
-    assert not Path(member["folder"]).exists()
+    assert not folder_of(member).exists()
     assert len(bench.rows("select * from sizer_weights")) == (1 if state == "COMPLETE" else 0)
 
 
@@ -175,7 +176,7 @@ def test_weights_that_were_uploaded_and_not_written_down_are_removed(bench: Benc
     plan = small_plan()
     bench.start(plan)
     study = optuna.load_study(storage=bench.database.storage, study_name="small/fixed")
-    store = optuna.artifacts.FileSystemArtifactStore(bench.database.artifacts)
+    store = Artifacts(bench.database)
     stray = bench.database.files.with_name("trial-3-epoch-7.safetensors")
     users = bench.database.files.with_name("note.txt")
     for file in (stray, users):
@@ -184,7 +185,7 @@ def test_weights_that_were_uploaded_and_not_written_down_are_removed(bench: Benc
     bench.start(plan)
     (entry,) = optuna.artifacts.get_all_artifact_meta(study)
     assert entry.filename == "note.txt"
-    assert [file.name for file in bench.database.artifacts.iterdir()] == [entry.artifact_id]
+    assert [file.name for file in (bench.database.files / "artifacts").iterdir()] == [entry.artifact_id]
 
 
 def test_the_three_best_and_the_fronts_are_kept_and_the_rest_goes(bench: Bench) -> None:
@@ -199,7 +200,7 @@ def test_the_three_best_and_the_fronts_are_kept_and_the_rest_goes(bench: Bench) 
     # Front: width 3 at .3, width 4 at .5, width 8 at .95. Best three trials: .95, .9, .8.
     kept = bench.rows("select trial_id, epoch from sizer_weights order by trial_id, epoch")
     assert kept == [(1, 1), (3, 1), (4, 1), (5, 1), (6, 1)]
-    files = {file.name for file in bench.database.artifacts.iterdir()}
+    files = {file.name for file in (bench.database.files / "artifacts").iterdir()}
     assert files == {name for (name,) in bench.rows("select artifact_id from sizer_weights")}
     study = optuna.load_study(storage=bench.database.storage, study_name="small/fixed")
     named = {entry.filename for entry in optuna.artifacts.get_all_artifact_meta(study)}
@@ -208,11 +209,13 @@ def test_the_three_best_and_the_fronts_are_kept_and_the_rest_goes(bench: Bench) 
     assert list(zip(found["trial_id"], found["epoch"], strict=True)) == [(6, 1), (1, 1), (5, 1)]
     for _, row in found.iterrows():
         query.architecture(bench.path, "small", row)
-    weights.file_of(bench.database, 5, 1).write_bytes(b"changed")
+    files = files_of(bench.database, "small")
+    (name,) = {name for trial, name in bench.rows("select trial_id, artifact_id from sizer_weights") if trial == 5}
+    (bench.database.files / "artifacts" / name).write_bytes(b"changed")
     with pytest.raises(InputError, match="were changed since"):
-        weights.file_of(bench.database, 5, 1)
+        weights.file_of(bench.database, files, 5, 1)
     with pytest.raises(InputError, match="were not kept"):
-        weights.file_of(bench.database, 2, 1)
+        weights.file_of(bench.database, files, 2, 1)
 
 
 def test_under_a_budget_the_best_epoch_that_fits_is_chosen(bench: Bench) -> None:
@@ -292,6 +295,6 @@ def test_an_id_that_sqlite_gives_out_again_has_no_old_history(tmp_path: Path) ->
     again = taken(bench.start(small_plan()))
     assert again["trial_id"] == member["trial_id"]
     assert bench.rows("select * from sizer_history") == []
-    assert not Path(again["folder"]).exists()
+    assert not list(folder_of(again).iterdir())
     assert bench.lease is not None
     bench.lease.release()

@@ -97,6 +97,14 @@ def test_a_database_that_a_job_cannot_have_is_refused(db: str, says: str) -> Non
     assert "\n" not in str(caught.value)
 
 
+def test_files_that_a_job_cannot_have_are_refused() -> None:
+    for files, says in (("here", "here is a folder of this machine"), ("s3://key:hush@b", "s3://b: a place for files")):
+        with pytest.raises(InputError) as caught:
+            jobs.hand_over([small_plan()], "http://127.0.0.1:1", None, "small", {"files": files})
+        assert str(caught.value).startswith(says)
+        assert "hush" not in str(caught.value)
+
+
 def test_a_large_file_does_not_travel(own: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "LARGEST", 100)
     with pytest.raises(InputError, match=r"numbers.npz has 0 MiB, and 0 travel with a job: put it where every node"):
@@ -140,10 +148,13 @@ def test_where_no_jobs_are_taken_is_one_line(site: str, monkeypatch: pytest.Monk
 
 
 def test_a_job_wants_a_database_that_outlives_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs.check_inside("sizer.db")
+    jobs.check_inside("sizer.db", None)
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"runtime_env": {"py_modules": ["gcs://x.zip"]}}))
     assert jobs.brought_code()
-    jobs.check_inside("postgresql://h/d")
-    jobs.check_inside("/shared/sizer.db")
+    jobs.check_inside("postgresql://h/d", "s3://bucket")
+    jobs.check_inside("/shared/sizer.db", None)
     with pytest.raises(InputError, match="this job has no database: set SIZER_DB where the cluster's head is started"):
-        jobs.check_inside("sizer.db")
+        jobs.check_inside("sizer.db", "/shared")
+    for files in (None, "here"):
+        with pytest.raises(InputError, match="this job has no place for its files: set SIZER_FILES where the cluster"):
+            jobs.check_inside("postgresql://h/d", files)

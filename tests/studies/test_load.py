@@ -68,7 +68,8 @@ def scans(database: Database, ask: Callable[[Database], object]) -> list[str]:
     asked: list[tuple[str, tuple[object, ...]]] = []
 
     def hear(_: object, __: object, statement: str, values: tuple[object, ...], *___: object) -> None:
-        asked.append((statement, values))
+        if not statement.startswith("set "):
+            asked.append((statement, values))
 
     sa.event.listen(database.engine, "before_cursor_execute", hear)
     ask(database)

@@ -21,7 +21,7 @@ from studies.database import open_database
 from studies.driver import Driver
 from studies.plan import Plan
 from studies.sweep import remaining, run
-from tests.studies.sweeps import ARMS, Seen, epoch, rows, small_plan
+from tests.studies.sweeps import ARMS, Seen, epoch, folder_of, rows, small_plan
 from tests.studies.test_driver import Bench, bench, taken
 
 __all__ = ["bench"]
@@ -50,7 +50,7 @@ def on_file(tmp_path: Path) -> Iterator[Bench]:
 
 def fed(driver: Driver, member: dict[str, Any], *values: float, first: int = 1) -> bool:
     """Reports epochs of these accuracies, as long as the trial is to train on; says whether it then still is."""
-    folder = Path(member["folder"])
+    folder = folder_of(member)
     folder.mkdir(parents=True, exist_ok=True)
     for at, value in enumerate(values, first):
         save_file({}, folder / f"epoch-{at}.safetensors", {"epoch": str(at)})
@@ -121,7 +121,7 @@ def test_a_pruned_trial_has_its_last_value_its_reason_and_its_best_epoch(bench: 
     assert (row["epoch"], row["val_accuracy"], row["epochs"], row["widths"]) == (1, 0.6, 2, {"dense1": 8})
     assert bench.rows("select trial_id, width from sizer_architectures") == [(1, 8), (2, 8)]
     assert bench.rows("select distinct trial_id from sizer_weights") == [(1,)]
-    assert not Path(second["folder"]).exists()
+    assert not folder_of(second).exists()
     assert isinstance(driver.watch, Seen)
     assert driver.watch.of("trial")[-1][:4] == ("fixed", "1", "PRUNED", "pruned")
     assert remaining(bench.database, plan) == 0
@@ -162,7 +162,7 @@ def test_what_was_decided_is_done_by_the_next_driver(bench: Bench, monkeypatch: 
     second = bench.start(plan)
     assert [taken(second)["number"] for _ in range(2)] == [0, 2]
     assert ended(bench) == [(1, "PRUNED", 0.3)]
-    assert not Path(cut["folder"]).exists()
+    assert not folder_of(cut).exists()
 
 
 @pytest.mark.parametrize(
