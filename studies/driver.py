@@ -175,7 +175,6 @@ class Driver:
         reason = str(row.user_attrs["reason"]) if row.user_attrs.get("status") == PRUNED else ""
         if known:
             last = self._records.epochs(trial_id)[known - 1]
-            self._records.epoch(trial_id, last)  # its value for Optuna may not have been written
             reason = reason or self._prunes(member, last)
         if not reason:
             return member

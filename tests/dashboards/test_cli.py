@@ -19,9 +19,9 @@ Sizer = Callable[..., tuple[int, str, str]]
 
 COMMANDS = {
     "sweep": "PLAN --trials --epochs --seed --scale --name --cpus-per-trial --gpus-per-trial --concurrency --address"
-    " --timeout --dry-run --db",
+    " --timeout --trial-timeout --files --dry-run --db",
     "submit": "PLAN --address --trials --epochs --seed --scale --name --cpus-per-trial --gpus-per-trial --concurrency"
-    " --timeout --db --server",
+    " --timeout --trial-timeout --files --db --server",
     "status": "PLAN --follow --db --server",
     "stop": "PLAN --wait --db --server",
     "compare": "PLAN --threshold --db --server",

@@ -253,8 +253,9 @@ def test_a_link_out_of_the_artifacts_is_not_followed(tempting: Served) -> None:
 def test_an_artifact_that_is_a_page_runs_no_script_here(tempting: Served) -> None:
     answer = tempting.ask(f"/artifacts/1/{uuid.UUID(int=2)}")
     assert (answer.status_code, "<script>" in answer.text) == (200, True)
-    for path in (f"/artifacts/1/{uuid.UUID(int=2)}", f"//artifacts/1/{uuid.UUID(int=2)}"):
-        assert "default-src 'none'; sandbox" in tempting.ask(path).headers["content-security-policy"]
+    assert "default-src 'none'; sandbox" in answer.headers["content-security-policy"]
+    doubled = raw(tempting, f"//artifacts/1/{uuid.UUID(int=2)}")
+    assert b"default-src 'none'; sandbox" in doubled.split(b"\r\n\r\n")[0]
     assert "access-control-allow-origin" not in answer.headers
 
 

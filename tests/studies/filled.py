@@ -57,8 +57,11 @@ class _Numbered:
 def fill(database: Database, plan: Plan, trials: Iterable[Trial]) -> None:
     """Adds trials to an evaluation, in their order. Of those that are kept no files are there."""
     with Lease(database, plan.name) as lease, database.guarded(lease.check):
-        Driver(plan, database, lease, Seen()).begin(DATA)
+        driver = Driver(plan, database, lease, Seen())
+        driver.begin(DATA)
     kept: dict[int, list[weights.Candidate]] = defaultdict(list)
+    for study in driver._studies.values():
+        kept[study._study_id] = weights._held(database, study)
     epochs: Counter[int] = Counter()
     with database.engine.begin() as connection:
         if not database.is_file:  # that what is referred to is there need not be looked up for each row
@@ -74,6 +77,7 @@ def fill(database: Database, plan: Plan, trials: Iterable[Trial]) -> None:
             kept = defaultdict(list, {study: list(weights.chosen(found)) for study, found in kept.items()})
         for study, found in kept.items():
             rows = sorted((entry.trial_id, entry.epoch, study) for entry in found)
+            connection.execute(sa.delete(weights.weights).where(weights.weights.c.study_id == study))
             _write(connection, "sizer_weights", ["trial_id", "epoch", "study_id"], rows)
         told = "update study_user_attributes set value_json = :told where study_id = :study and key = :key"
         for study, count in epochs.items():

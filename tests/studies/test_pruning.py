@@ -191,20 +191,25 @@ def test_a_decision_of_which_no_word_was_written_is_made_anew(
     assert ended(bench)[1] == (1, "PRUNED", 0.3 if pruned_after == 1 else 0.4)
 
 
-def test_the_last_value_is_told_though_the_driver_was_killed_before_optuna_had_it(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("at", ["before", "after"])
+def test_an_epoch_and_its_value_for_the_pruner_are_written_at_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
     plan = small_plan(epochs=4, trials=2, pruner=HALVING, arms=FIXED)
     driver = bench.start(plan)
     fed(driver, taken(driver), 0.9, 0.9)
     member = taken(driver)
     with monkeypatch.context() as patch:
-        patch.setattr(bench.database.storage, "set_trial_intermediate_value", killed)
+        patch.setattr(*((driver._lease, "show") if at == "before" else (driver, "_prunes")), killed)
         with pytest.raises(KeyboardInterrupt):
             fed(driver, member, 0.3)
     second = bench.start(plan)
     assert taken(second)["number"] == 0
-    assert second.next() is None
+    adopted = second.next()
+    assert (adopted is None) is (at == "after")
+    if adopted is not None:
+        assert adopted["known"] == 0
+        assert not fed(second, adopted, 0.3)
     assert ended(bench) == [(1, "PRUNED", 0.3)]
 
 
