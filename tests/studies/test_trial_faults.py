@@ -143,7 +143,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_finishes_later(tmp_path: P
         run(plan, path, watch=Seen())
     assert "\n" not in str(caught.value)
     assert not [file for file in small_disk.rglob("*") if file.is_file() and file.stat().st_size not in (0, 64 * 1024)]
-    assert rows(path, "select * from sizer_weights") == []
+    assert rows(path, "select * from sizer_weights where artifact_id is not null") == []
     (small_disk / "filler").unlink()
     subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
     run(plan, path, watch=Seen())
