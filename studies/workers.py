@@ -283,15 +283,15 @@ def _end(trials: list[Trial]) -> None:
 
 
 def _let_go(error: BaseException | None) -> None:
-    """Empties the frames that an exception holds, and those that called them; the lines to be shown stay."""
-    while error is not None:
-        frame = error.__traceback__.tb_frame if error.__traceback__ else None
-        traceback.clear_frames(error.__traceback__)
-        while frame is not None:
-            with contextlib.suppress(RuntimeError):  # it is running still
-                frame.clear()
-            frame = frame.f_back
-        error = error.__cause__ or error.__context__
+    """Takes the frames from an exception and from those it came of: each holds its callers. A note keeps the lines."""
+    if error is not None:
+        error.add_note("".join(traceback.format_exception(error)))
+    holding = [error]
+    while holding:
+        found = holding.pop()
+        if found is not None and found.__traceback__ is not None:
+            found.__traceback__ = None
+            holding += [found.__cause__, found.__context__]
 
 
 def _deaths(trial: Trial) -> list[str]:
