@@ -22,11 +22,11 @@ IMAGE = (3, 16, 16)
 
 
 @pytest.mark.filterwarnings("ignore:Unwrapped parameters detected")  # the ViT's positions, which stay as they are
-@pytest.mark.parametrize("name", networks.names())
-def test_the_same_units_removed_leave_the_same_network(name: str) -> None:
+@pytest.mark.parametrize("network", networks.names())
+def test_the_same_units_removed_leave_the_same_network(network: str) -> None:
     torch.manual_seed(0)
     draw = Random(0)
-    mine = networks.build(name, IMAGE, 5, [3 + at % 4 for at in range(len(networks.layers(name)))]).eval()
+    mine = networks.build(network, IMAGE, 5, [3 + at % 4 for at in range(len(networks.layers(network)))]).eval()
     disturb(mine)
     theirs, x = copy.deepcopy(mine), torch.randn(2, *IMAGE)
     net = sizer.attach(mine, x, create("fixed"))
@@ -41,6 +41,6 @@ def test_the_same_units_removed_leave_the_same_network(name: str) -> None:
         net.remove(layer, units)
         graph.get_pruning_group(producer, cut, idxs=sorted(rows)).prune()
     assert cost.parameters(mine) == cost.parameters(theirs)
-    assert cost.parameters(mine) < cost.parameters(networks.build(name, IMAGE, 5))
+    assert cost.parameters(mine) < cost.parameters(networks.build(network, IMAGE, 5))
     with torch.no_grad():
         torch.testing.assert_close(net(x), theirs(x), rtol=1e-5, atol=1e-5)

@@ -267,7 +267,7 @@ def test_removal_under_training_changes_no_later_loss(method: str, network: str)
 
 
 @pytest.mark.parametrize(("method", "network"), GATED)
-def test_finish_leaves_a_plain_module_with_the_same_outputs(method: str, network: str, tmp_path: Path) -> None:
+def test_finish_leaves_a_plain_module_with_the_same_outputs(method: str, network: str) -> None:
     net, data = attached(network, method)
     optimizer = net.track(torch.optim.Adam(net.param_groups(1e-3)))
     for at in range(3):
@@ -286,6 +286,12 @@ def test_finish_leaves_a_plain_module_with_the_same_outputs(method: str, network
             assert (child.out_features, child.in_features) == tuple(child.weight.shape)
         if isinstance(child, nn.Conv2d):
             assert (child.out_channels, child.in_channels // child.groups) == tuple(child.weight.shape[:2])
+
+
+def test_a_finished_network_is_exported_and_runs_elsewhere(network: str, tmp_path: Path) -> None:
+    net, data = attached(network, "shrinknets")
+    net.remove(next(iter(net.widths)), [1])
+    before, module = outputs(net, data), net.finish().eval()
     program = torch.export.export(module, (data.x_val[:2],))
     file = tmp_path / "network.onnx"
     with warnings.catch_warnings():

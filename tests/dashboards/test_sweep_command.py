@@ -77,6 +77,7 @@ def test_an_interrupted_sweep_ends_within_ten_seconds_and_says_how_to_go_on(tmp_
     assert said == "sizer: interrupted with 2 of 2 trials to do; the same command goes on where it was\n"
 
 
+@pytest.mark.soak
 def test_a_sweep_is_stopped_from_elsewhere_and_goes_on_later(tmp_path: Path) -> None:
     with sweeping(tmp_path) as running:
         asked = time.monotonic()

@@ -86,6 +86,7 @@ def _create(path: str) -> None:
     locate(path)[0].create()
 
 
+@pytest.mark.soak
 def test_several_processes_may_make_the_tables_at_once(place: str) -> None:
     context = multiprocessing.get_context("spawn")
     several = [context.Process(target=_create, args=(place,)) for _ in range(2)]

@@ -48,6 +48,7 @@ def test_a_killed_driver_loses_nothing_and_the_same_command_goes_on(tmp_path: Pa
     assert sum(len(each) for each in (again, told)) >= 4 * 12 - 4
 
 
+@pytest.mark.soak
 def test_a_killed_worker_is_followed_by_one_that_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     with sweep(path, **LONG) as running:
@@ -68,6 +69,7 @@ def test_a_killed_worker_is_followed_by_one_that_goes_on(tmp_path: Path) -> None
 SLOW: dict[str, Any] = {"batch_size": 1, "trials": 1, "arms": {"fixed": {"widths": {"low": 150, "high": 200}}}}
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_here")
 def test_ctrl_c_ends_it_at_once_and_it_goes_on_later(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
@@ -86,6 +88,7 @@ def test_ctrl_c_ends_it_at_once_and_it_goes_on_later(tmp_path: Path) -> None:
     check_whole(path, small_plan(**SLOW))
 
 
+@pytest.mark.soak
 def test_sigterm_ends_it_like_ctrl_c_and_no_process_below_it_knew_a_password(tmp_path: Path) -> None:
     word = "planted-" + secrets.token_hex(8)
     planted = {

@@ -61,7 +61,7 @@ def bench(place: str) -> Iterator[Bench]:
 
 
 names = (f"plan-{number}" for number in itertools.count())
-quickly = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quickly = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @quickly

@@ -121,6 +121,7 @@ class Clock(Seen):
         self.ends.append(time.monotonic())
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_here")
 def test_more_trials_are_more_of_the_same_study(tmp_path: Path) -> None:
     plan: dict[str, Any] = {"epochs": 1, "batch_size": 1024, "arms": {"fixed": ARMS["fixed"]}}
@@ -134,6 +135,7 @@ def test_more_trials_are_more_of_the_same_study(tmp_path: Path) -> None:
     assert statistics.median(later - sooner for sooner, later in itertools.pairwise(clock.ends)) < 0.6
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_here")
 def test_stages_and_folds_run_in_order_and_give_the_arms_what_they_found(tmp_path: Path) -> None:
     arms = {

@@ -135,6 +135,7 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
         subprocess.run(["umount", str(place)], check=True)
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_here")
 def test_a_full_disk_is_one_line_and_the_same_command_finishes_later(tmp_path: Path, small_disk: Path) -> None:
     path = tmp_path / "x.db"
