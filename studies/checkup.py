@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import sqlalchemy as sa
@@ -11,6 +12,7 @@ from studies import query, weights
 from studies.artifacts import files_of
 from studies.database import Database, version_of
 from studies.outages import plain_errors
+from studies.stored import studies_of
 from studies.tables import SCHEMA, architectures, history, plans, studies, trials
 from studies.tables import weights as kept
 
@@ -44,17 +46,14 @@ def _damaged(database: Database) -> Iterator[str]:
 
 
 def _abandoned(database: Database) -> Iterator[str]:
-    running = (
-        sa.select(plans.c.name, sa.func.count())
-        .join(studies, studies.c.study_name.startswith(plans.c.name + "/", autoescape=False))
-        .join(trials, trials.c.study_id == studies.c.study_id)
-        .where(trials.c.state == "RUNNING")
-        .group_by(plans.c.name)
-    )
+    counted = {}
     with database.engine.connect() as connection:
-        counted = connection.execute(running).all()
-    for name, count in counted:
-        if query.driver(database, name) == query.NOBODY:
+        for name, spec in connection.execute(sa.select(plans.c.name, plans.c.spec)).all():
+            ours = studies_of(connection, name, list(json.loads(spec)["arms"]))
+            running = sa.select(sa.func.count()).where(trials.c.study_id.in_(ours), trials.c.state == "RUNNING")
+            counted[name] = connection.scalar(running)
+    for name, count in counted.items():
+        if count and query.driver(database, name) == query.NOBODY:
             yield f"{name}: {count} trials are RUNNING and nobody runs it: `sizer sweep` goes on with them"
 
 

@@ -67,6 +67,7 @@ def test_a_sweep_trains_compares_and_says_what_comes_next_and_is_then_done(tmp_p
     assert "epochs: was 2, now 3" in changed.stderr
 
 
+@pytest.mark.soak
 def test_an_interrupted_sweep_ends_within_ten_seconds_and_says_how_to_go_on(tmp_path: Path) -> None:
     with sweeping(tmp_path) as running:
         asked = time.monotonic()

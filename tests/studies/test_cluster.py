@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from sqlalchemy.engine import make_url
 
 from studies.reading import read_plan
 from tests.postgres import Postgres
@@ -76,7 +75,7 @@ def team(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     """What an operator sets where the head is started: the database, the file of its password, the place of files."""
     folder = tmp_path_factory.mktemp("team")
     (folder / "password").write_text(postgres.password)
-    place = make_url(postgres.create()).set(password=None).render_as_string()
+    place = postgres.create().replace(f":{postgres.password}@", "@")
     return {"SIZER_DB": place, "SIZER_DB_PASSWORD_FILE": str(folder / "password"), "SIZER_FILES": str(folder / "files")}
 
 

@@ -41,7 +41,7 @@ create table sizer_leases (plan varchar(255) not null primary key, token varchar
   host varchar(255) not null, machine varchar(255) not null, pid integer not null, started varchar(64) not null,
   since varchar(32) not null, expires float not null);
 insert into sizer_schema values (1);
-insert into sizer_plans values ('p', '{}', '{}', '2026-01-01T00:00:00+00:00');
+insert into sizer_plans values ('p', '{"arms": {"a": {}}}', '{}', '2026-01-01T00:00:00+00:00');
 """
 
 
