@@ -17,6 +17,7 @@ from fastapi.security import HTTPBearer
 from torch import Tensor
 
 from dashboards import models, rows
+from dashboards.gate import LARGEST
 from dashboards.source import Local
 from sizer import Architecture
 from sizer.errors import InputError, unknown
@@ -28,7 +29,6 @@ from studies.standing import STARTING, STOPPED, Standing
 
 VERSION = version("sizer")
 _LARGEST = 2**31 - 1
-_LARGEST_BODY = 1 << 20
 
 
 class SubmittedPlanError(InputError):
@@ -69,7 +69,7 @@ _FILE: dict[int | str, dict[str, Any]] = {
         "description": "A safetensors file; `Repr-Digest` is its SHA-256, as RFC 9530 writes it.",
     }
 }
-router = APIRouter(prefix="/v1", dependencies=[Security(_bearer)], responses=_REFUSALS, max_body_size=_LARGEST_BODY)
+router = APIRouter(prefix="/v1", dependencies=[Security(_bearer)], responses=_REFUSALS, max_body_size=LARGEST)
 public = APIRouter(prefix="/v1")
 
 Source = Annotated[Local, Depends(_local)]

@@ -27,6 +27,8 @@ READ, WRITE = "read", "write"
 PUBLIC = ("/v1/health", "/openapi.json")
 """What anybody may read who can reach the server."""
 SHORTEST = 16
+LARGEST = 1 << 20
+"""Bytes of a request to the API."""
 _READS = ("GET", "HEAD")
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::\d+)?")
 _HINT = "open the address that `sizer dashboard` printed, or send `Authorization: Bearer TOKEN`"
@@ -113,6 +115,9 @@ class Gate:
             return self._unknown(request)
         if "token" in request.query_params and request.method in _READS:
             return self._remembered(request)
+        size = request.headers.get("content-length", "")
+        if request.scope["path"].startswith("/v1/") and size.isdecimal() and int(size) > LARGEST:
+            return _refused(413, f"{int(size):,} bytes are more than any plan has: {LARGEST:,} at most")
         if request.method not in _READS:
             if role != WRITE:
                 return _refused(403, "this token only reads: writing needs the write token")

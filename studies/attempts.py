@@ -16,6 +16,7 @@ import re
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,8 @@ from sizer.training import STATE, weights_file
 from studies.files import RUNS, Files
 
 TRACEBACK = "traceback.txt"
-_AGAIN = 5
+_AGAIN = 20
+_SCRATCH_LASTS = 3600.0
 
 
 class ClearedError(SizerError):
@@ -115,9 +117,7 @@ def taken_up(files: Files, run: str) -> Iterator[Attempt]:
         _begin(files, run, attempt)
         if files.folder is None:
             attempt._files, attempt._run = files, run
-            for dead in base.glob("attempt-*"):
-                if not _is_alive(int(dead.name.split("-")[1])):
-                    shutil.rmtree(dead, ignore_errors=True)
+            _sweep_scratch(base)
         yield attempt
     finally:
         if files.folder is None:
@@ -132,14 +132,16 @@ def _begin(files: Files, run: str, attempt: Attempt) -> None:
     if len(others) > 1:
         others.sort(key=lambda earlier: -len(_state(files, f"{run}/{earlier}", attempt.folder)))
     for earlier in others:
+        for taken in attempt.folder.glob("epoch-*.safetensors"):
+            taken.unlink()
         for _ in range(_AGAIN):
             epochs = _state(files, f"{run}/{earlier}", attempt.folder)
             try:
-                for epoch in choices(epochs):
-                    target = weights_file(attempt.folder, epoch.epoch)
-                    files.get(f"{run}/{earlier}/{target.name}", target)
+                for target in (weights_file(attempt.folder, epoch.epoch) for epoch in choices(epochs)):
+                    if not target.exists():
+                        files.get(f"{run}/{earlier}/{target.name}", target)
             except FileNotFoundError:
-                # Its worker is alive and has just kept another epoch: its new state goes with other weights.
+                # Its worker is alive and has just kept another epoch: its new state goes with some other weights.
                 continue
             if epochs:
                 attempt.epochs, attempt.seconds = len(epochs), epochs[-1].seconds
@@ -179,6 +181,17 @@ def _scratch(run: str) -> Path:
     base = root / hashlib.sha256(run.encode()).hexdigest()[:32]
     base.mkdir(exist_ok=True)
     return base
+
+
+def _sweep_scratch(base: Path) -> None:
+    """Removes what killed workers left on this machine: of this run, and of others once nobody can want it."""
+    for dead in base.parent.glob("*/attempt-*"):
+        with contextlib.suppress(OSError):
+            wanted = dead.parent != base and dead.stat().st_mtime > time.time() - _SCRATCH_LASTS
+            if not wanted and not _is_alive(int(dead.name.split("-")[1])):
+                shutil.rmtree(dead, ignore_errors=True)
+                if dead.parent != base:
+                    dead.parent.rmdir()
 
 
 def _is_alive(pid: int) -> bool:

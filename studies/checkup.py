@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import sqlalchemy as sa
@@ -12,8 +11,8 @@ from studies import query, weights
 from studies.artifacts import files_of
 from studies.database import Database, version_of
 from studies.outages import plain_errors
-from studies.stored import studies_of
-from studies.tables import SCHEMA, architectures, history, plans, studies, trials
+from studies.stored import evaluation, plan_names
+from studies.tables import SCHEMA, architectures, history, studies, trials
 from studies.tables import weights as kept
 
 
@@ -48,8 +47,8 @@ def _damaged(database: Database) -> Iterator[str]:
 def _abandoned(database: Database) -> Iterator[str]:
     counted = {}
     with database.engine.connect() as connection:
-        for name, spec in connection.execute(sa.select(plans.c.name, plans.c.spec)).all():
-            ours = studies_of(connection, name, list(json.loads(spec)["arms"]))
+        for name in plan_names(connection):
+            ours = evaluation(connection, name).studies
             running = sa.select(sa.func.count()).where(trials.c.study_id.in_(ours), trials.c.state == "RUNNING")
             counted[name] = connection.scalar(running)
     for name, count in counted.items():

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+import sqlalchemy as sa
 from sqlalchemy import select
 
 from sizer import Architecture
@@ -17,6 +18,7 @@ from studies.artifacts import files_of
 from studies.database import Database, open_database
 from studies.lease import is_held
 from studies.outages import plain_errors
+from studies.stored import reading
 
 TRIALS = (
     "arm", "method", "stage", "trial_id", "number", "point", "fold", "state", "status", "reason", "knob_name", "knob",
@@ -32,14 +34,14 @@ HISTORY = (
 NOBODY = "nobody runs it"
 _SAID = ("method", "knob_name", "seed", "status", "fold", "learning_rate")
 _WHOLE = ("point", "fold", "epoch", "parameters", "flops", "units", "training_flops", "epochs", "peak_memory", "seed")
+_WORDS = ("arm", "method", "stage", "state", "status", "reason", "knob_name", "device", "widths", "notes")
 _AT_BEST = ("epoch", "val_accuracy", "test_accuracy", "val_loss", "test_loss", "parameters", "flops", "units", "widths")
 
 
 def plan_names(db: str | Path | Database) -> list[str]:
     """The evaluations in a database, in the order they began."""
-    opened = open_database(db)
-    with plain_errors(opened):
-        return stored.plan_names(opened)
+    with reading(db) as connection:
+        return stored.plan_names(connection)
 
 
 def spec(db: str | Path | Database, name: str) -> dict[str, Any]:
@@ -48,9 +50,8 @@ def spec(db: str | Path | Database, name: str) -> dict[str, Any]:
     Raises:
         InputError: The database has no such evaluation; the line lists those it has.
     """
-    opened = open_database(db)
-    with plain_errors(opened):
-        return stored.plan_and_data(opened, name)[0]
+    with reading(db) as connection:
+        return stored.evaluation(connection, name).spec
 
 
 def data(db: str | Path | Database, name: str) -> dict[str, Any]:
@@ -59,15 +60,13 @@ def data(db: str | Path | Database, name: str) -> dict[str, Any]:
     Raises:
         InputError: The database has no such evaluation.
     """
-    opened = open_database(db)
-    with plain_errors(opened):
-        return stored.plan_and_data(opened, name)[1]
+    with reading(db) as connection:
+        return stored.evaluation(connection, name).data
 
 
 def driver(db: str | Path | Database, name: str) -> str:
     """Who runs an evaluation now, in words: "run by process 4711 on HOST since ..." or "nobody runs it"."""
-    opened = open_database(db)
-    with plain_errors(opened), opened.engine.connect() as connection:
+    with reading(db) as connection:
         held = connection.execute(tables.leases.select().where(tables.leases.c.plan == name)).first()
     if held is None or not is_held(held):
         return NOBODY
@@ -88,9 +87,8 @@ def trials(db: str | Path | Database, plan_name: str) -> pd.DataFrame:
     Raises:
         InputError: No such database or evaluation.
     """
-    opened = open_database(db)
-    with plain_errors(opened):
-        read = stored.read(opened, plan_name)
+    with reading(db) as connection:
+        read = stored.read(connection, stored.evaluation(connection, plan_name))
     rows = []
     for trial in read.trials:
         epochs = read.epochs.get(trial["trial_id"], [])
@@ -110,9 +108,8 @@ def history(db: str | Path | Database, plan_name: str) -> pd.DataFrame:
     Raises:
         InputError: No such database or evaluation.
     """
-    opened = open_database(db)
-    with plain_errors(opened):
-        read = stored.read(opened, plan_name)
+    with reading(db) as connection:
+        read = stored.read(connection, stored.evaluation(connection, plan_name))
     rows = [
         {**epoch, **{name: trial[name] for name in ("arm", "number", "knob")}}
         for trial in read.trials
@@ -143,12 +140,13 @@ def best(
     Raises:
         InputError: Nothing fits; the line names the nearest. Or there is no complete trial, or no such arm.
     """
-    opened = open_database(db)
-    kept = _kept(opened, plan_name, arm)
     limits = [limit for limit in ((max_params, "parameters"), (max_flops, "flops")) if limit[0] is not None]
-    fits = [each for each in kept if all(getattr(each, column) <= limit for limit, column in limits)]
-    if fits:
-        return _rows(opened, plan_name, [min(fits, key=_Kept.order)]).iloc[0]
+    with reading(db) as connection:
+        found = stored.evaluation(connection, plan_name)
+        kept = _kept(connection, found, arm)
+        fits = [each for each in kept if all(getattr(each, column) <= limit for limit, column in limits)]
+        if fits:
+            return _rows(connection, found, [min(fits, key=_Kept.order)]).iloc[0]
 
     def excess(each: _Kept) -> float:
         """How many times too large, in whichever of the limits is exceeded most."""
@@ -169,9 +167,8 @@ def epoch(db: str | Path | Database, plan_name: str, trial_id: int, number: int)
     Raises:
         UnknownNameError: The evaluation has no such complete trial, or the trial no such epoch.
     """
-    opened = open_database(db)
-    with plain_errors(opened):
-        own = _told(stored.read(opened, plan_name, [trial_id]))
+    with reading(db) as connection:
+        own = _told(stored.read(connection, stored.evaluation(connection, plan_name), [trial_id]))
     if own.empty:
         raise UnknownNameError(f"{plan_name} has no complete trial {trial_id}: give one that its best or front names")
     found = own[own["epoch"] == number]
@@ -191,10 +188,11 @@ def front(db: str | Path | Database, plan_name: str, arm: str | None = None) -> 
     Returns:
         Rows as `best` returns one, by parameters.
     """
-    opened = open_database(db)
-    kept = _kept(opened, plan_name, arm)
-    points = [weights.Point(at, each.val_accuracy, each.parameters, each.flops) for at, each in enumerate(kept)]
-    rows = _rows(opened, plan_name, [kept[point.epoch] for point in front_of(points)])
+    with reading(db) as connection:
+        found = stored.evaluation(connection, plan_name)
+        kept = _kept(connection, found, arm)
+        points = [weights.Point(at, each.val_accuracy, each.parameters, each.flops) for at, each in enumerate(kept)]
+        rows = _rows(connection, found, [kept[point.epoch] for point in front_of(points)])
     return rows.sort_values(["parameters", "flops"]).reset_index(drop=True)
 
 
@@ -206,7 +204,8 @@ def architecture(db: str | Path | Database, plan_name: str, row: pd.Series[Any])
     """
     opened = open_database(db)
     with plain_errors(opened):
-        planned, described = stored.plan_and_data(opened, plan_name)
+        with reading(opened) as connection:
+            _, planned, described, _ = stored.evaluation(connection, plan_name)
         file = weights.file_of(opened, files_of(opened, plan_name), int(row["trial_id"]), int(row["epoch"]))
     info = {
         "study": f"{plan_name}/{row['arm']}", "trial": int(row["number"]), "epoch": int(row["epoch"]),
@@ -253,36 +252,33 @@ class _Kept(NamedTuple):
         return (-self.val_accuracy, self.parameters, self.trial_id, self.epoch)
 
 
-def _kept(opened: Database, plan_name: str, arm: str | None) -> list[_Kept]:
+def _kept(connection: sa.Connection, of: stored.Evaluation, arm: str | None) -> list[_Kept]:
     """What may be chosen, whatever the limits; it is what `sizer_weights` has, so that no more is looked at."""
-    arms = list(spec(opened, plan_name)["arms"])
-    if arm is not None and arm not in arms:
-        raise unknown(f"arm of {plan_name}", arm, arms)
+    if arm is not None and arm not in of.arms:
+        raise unknown(f"arm of {of.name}", arm, of.arms)
     trials, kept, history = tables.trials, tables.weights, tables.history
     same = (history.c.trial_id == kept.c.trial_id) & (history.c.epoch == kept.c.epoch)
     figures = (history.c.val_accuracy, history.c.parameters, history.c.flops)
     written = select(kept.c.trial_id, kept.c.epoch, *figures).join(history, same)
-    with plain_errors(opened), opened.engine.connect() as connection:
-        studies = stored.studies_of(connection, plan_name, arms if arm is None else [arm])
-        rows = connection.execute(written.where(kept.c.study_id.in_(studies))).all()
-        theirs = trials.c.trial_id.in_({row.trial_id for row in rows}) & (trials.c.state == "COMPLETE")
-        complete = {row.trial_id: row for row in connection.execute(select(trials).where(theirs))}
+    studies = [study for study, own in of.studies.items() if arm in (None, own)]
+    rows = connection.execute(written.where(kept.c.study_id.in_(studies))).all()
+    theirs = trials.c.trial_id.in_({row.trial_id for row in rows}) & (trials.c.state == "COMPLETE")
+    complete = {row.trial_id: row for row in connection.execute(select(trials).where(theirs))}
     listed = [
-        _Kept(*row, complete[row.trial_id].number, studies[complete[row.trial_id].study_id])
+        _Kept(*row, complete[row.trial_id].number, of.studies[complete[row.trial_id].study_id])
         for row in rows
         if row.trial_id in complete and row.val_accuracy is not None
     ]
     if not listed:
-        where = f"{plan_name}/{arm}" if arm else plan_name
+        where = f"{of.name}/{arm}" if arm else of.name
         raise InputError(f"no trial of {where} is complete yet: run `sizer sweep` on it")
-    return sorted(listed, key=lambda each: (arms.index(each.arm), each.number, each.epoch))
+    return sorted(listed, key=lambda each: (of.arms.index(each.arm), each.number, each.epoch))
 
 
-def _rows(opened: Database, plan_name: str, chosen: Sequence[_Kept]) -> pd.DataFrame:
+def _rows(connection: sa.Connection, of: stored.Evaluation, chosen: Sequence[_Kept]) -> pd.DataFrame:
     """These epochs, as `best` and `front` give them."""
     places = {(each.trial_id, each.epoch) for each in chosen}
-    with plain_errors(opened):
-        read = stored.read(opened, plan_name, sorted({trial for trial, _ in places}), kept=True)
+    read = stored.read(connection, of, sorted({trial for trial, _ in places}), kept=True)
     for trial, epochs in read.epochs.items():
         epochs[:] = [epoch for epoch in epochs if (trial, epoch["epoch"]) in places]
     return _told(read)
@@ -297,7 +293,7 @@ def _told(read: stored.Read) -> pd.DataFrame:
         for epoch in read.epochs.get(trial["trial_id"], [])
         if epoch["val_accuracy"] is not None
     ]
-    return frame(rows, (*HISTORY, *_SAID, "units")).astype({"units": "int64"})
+    return frame(rows, (*HISTORY, *_SAID, "units"), units="int64")
 
 
 def _order(epoch: dict[str, Any]) -> tuple[float, int, int]:
@@ -306,25 +302,17 @@ def _order(epoch: dict[str, Any]) -> tuple[float, int, int]:
     return (float("inf") if accuracy is None else -accuracy, epoch["parameters"], epoch["epoch"])
 
 
-def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
-    """Rows as `trials` and `history` give them: each column of its type, what is not there NaN or NA."""
-    made = pd.DataFrame(rows, columns=list(columns))
-    for column in columns:
-        if column in _WHOLE:
-            made[column] = made[column].astype("Int64")
-        elif column in {
-            "arm",
-            "method",
-            "stage",
-            "state",
-            "status",
-            "reason",
-            "knob_name",
-            "device",
-            "widths",
-            "notes",
-        }:
-            made[column] = made[column].astype(object)
-        elif column not in {"trial_id", "number"}:
-            made[column] = made[column].astype(float)
-    return made
+def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], **types: str) -> pd.DataFrame:
+    """Rows as `trials` and `history` give them: each column of its type, what is not there NaN or NA.
+
+    Args:
+        rows: Column -> value.
+        columns: Their order.
+        types: Of columns that are of another type here.
+    """
+    kinds: dict[str, Any] = {"trial_id": "int64", "number": "int64", **dict.fromkeys(_WHOLE, "Int64")}
+    kinds |= {**dict.fromkeys(_WORDS, object), **types}
+    # A column at a time: that is many times quicker than to change the types of a frame.
+    return pd.DataFrame(
+        {name: pd.Series([row.get(name) for row in rows], dtype=kinds.get(name, float)) for name in columns}
+    )

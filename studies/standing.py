@@ -18,7 +18,6 @@ from sqlalchemy import select
 from studies import query, stored, tables
 from studies.arms import planned
 from studies.database import Database, open_database
-from studies.outages import plain_errors
 from studies.records import EPOCHS
 
 STARTING, RUNNING, STOPPED, DONE, FAILED = "starting", "running", "stopped", "done", "failed"
@@ -105,10 +104,10 @@ def standing(db: str | Path | Database, name: str) -> Standing:
         InputError: No such database or evaluation.
     """
     opened = open_database(db)
-    spec = query.spec(opened, name)
     driver = query.driver(opened, name)
-    with plain_errors(opened), opened.engine.connect() as connection:
-        ids = stored.studies_of(connection, name, list(spec["arms"]))
+    with stored.reading(opened) as connection:
+        found = stored.evaluation(connection, name)
+        spec, ids = found.spec, found.studies
         counts, epochs = _counted(connection, ids), _epochs(connection, ids)
         unusual = _unusual(connection, ids, list(spec["arms"]))
     arms = tuple(_arm(spec, arm, counts.get(arm, {}), epochs[arm]) for arm in spec["arms"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -11,8 +13,33 @@ from sqlalchemy import select
 
 from sizer.errors import unknown
 from studies import tables
-from studies.database import Database
+from studies.database import Database, open_database
+from studies.outages import plain_errors
 from studies.plan import study_name
+
+_SAID = ("fold", "learning_rate", "status", "reason", "seed", "device", "notes")
+"""Of what a trial says of itself, what is read; the rest stands in our own tables, or is long."""
+
+
+class Evaluation(NamedTuple):
+    """An evaluation as it was written down.
+
+    Attributes:
+        name: Its name.
+        spec: Its plan.
+        data: What its data was.
+        studies: The ids of its arms' studies, as far as they have begun -> the arm.
+    """
+
+    name: str
+    spec: dict[str, Any]
+    data: dict[str, Any]
+    studies: dict[int, str]
+
+    @property
+    def arms(self) -> list[str]:
+        """The names of its arms, in order."""
+        return list(self.spec["arms"])
 
 
 class Read(NamedTuple):
@@ -27,70 +54,70 @@ class Read(NamedTuple):
     epochs: dict[int, list[dict[str, Any]]]
 
 
-def plan_names(opened: Database) -> list[str]:
+@contextlib.contextmanager
+def reading(db: str | Path | Database) -> Iterator[sa.Connection]:
+    """A connection to read by, in one transaction; what a database or a disk refuses is one line."""
+    opened = open_database(db)
+    with plain_errors(opened), opened.engine.connect() as connection:
+        yield connection
+
+
+def plan_names(connection: sa.Connection) -> list[str]:
     """The evaluations, in the order they began."""
-    with opened.engine.connect() as connection:
-        return list(connection.scalars(select(tables.plans.c.name).order_by(tables.plans.c.created)))
+    return list(connection.scalars(select(tables.plans.c.name).order_by(tables.plans.c.created)))
 
 
-def plan_and_data(opened: Database, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The plan of an evaluation and what its data was, as they were written down.
+def evaluation(connection: sa.Connection, name: str) -> Evaluation:
+    """An evaluation.
 
     Raises:
-        UnknownNameError: There is no such evaluation.
+        UnknownNameError: There is none of that name.
     """
-    with opened.engine.connect() as connection:
-        row = connection.execute(tables.plans.select().where(tables.plans.c.name == name)).first()
+    row = connection.execute(tables.plans.select().where(tables.plans.c.name == name)).first()
     if row is None:
-        raise unknown("evaluation", name, plan_names(opened))
-    return json.loads(row.spec), json.loads(row.data)
-
-
-def studies_of(connection: sa.Connection, plan_name: str, arms: Sequence[str]) -> dict[int, str]:
-    """The ids of arms' studies, as far as they have begun -> the arm."""
-    names = {study_name(plan_name, arm): arm for arm in arms}
-    columns = tables.studies.c
+        raise unknown("evaluation", name, plan_names(connection))
+    spec, columns = json.loads(row.spec), tables.studies.c
+    names = {study_name(name, arm): arm for arm in spec["arms"]}
     query = select(columns.study_id, columns.study_name).where(columns.study_name.in_(names))
-    return {study_id: names[name] for study_id, name in connection.execute(query)}
+    studies = {study_id: names[study] for study_id, study in connection.execute(query)}
+    return Evaluation(name, spec, json.loads(row.data), studies)
 
 
-def read(opened: Database, plan_name: str, trials: Sequence[int] | None = None, *, kept: bool = False) -> Read:
+def read(connection: sa.Connection, of: Evaluation, trials: Sequence[int] | None = None, *, kept: bool = False) -> Read:
     """What the database says of an evaluation's trials and their epochs.
 
     Args:
-        opened: The database.
-        plan_name: The evaluation.
+        connection: As `reading` gives one.
+        of: The evaluation.
         trials: Only of these, by their ids.
         kept: Only the epochs in `sizer_weights`.
     """
-    spec, _ = plan_and_data(opened, plan_name)
-    order = list(spec["arms"])
+    order = of.arms
     history, weights = tables.history, tables.weights
     drawn: dict[int, dict[str, float]] = {}
     said: dict[int, dict[str, Any]] = {}
     written: dict[int, list[dict[str, Any]]] = {}
-    with opened.engine.connect() as connection:
-        arms = studies_of(connection, plan_name, order)
-        ours = select(tables.trials.c.trial_id).where(tables.trials.c.study_id.in_(arms))
+    ours = select(tables.trials.c.trial_id).where(tables.trials.c.study_id.in_(of.studies))
 
-        def rows_of(table: sa.Table) -> Any:
-            first, query = table, select(table)
-            if kept and table is history:
-                same = (weights.c.trial_id == history.c.trial_id) & (weights.c.epoch == history.c.epoch)
-                first, query = weights, query.join_from(weights, history, same)
-            query = query.where(first.c.trial_id.in_(ours if trials is None else trials))
-            return connection.execute(query.order_by(*first.primary_key)).mappings()
+    def rows_of(table: sa.Table) -> Any:
+        first, query = table, select(table)
+        if kept and table is history:
+            same = (weights.c.trial_id == history.c.trial_id) & (weights.c.epoch == history.c.epoch)
+            first, query = weights, query.join_from(weights, history, same)
+        query = query.where(first.c.trial_id.in_(ours if trials is None else trials))
+        if table is tables.trial_user_attributes:
+            query = query.where(table.c.key.in_(_SAID))
+        return connection.execute(query.order_by(*first.primary_key)).mappings()
 
-        rows = [row for row in rows_of(tables.trials) if row["study_id"] in arms]
-        for row in rows_of(tables.trial_params):
-            drawn.setdefault(row["trial_id"], {})[row["param_name"]] = row["param_value"]
-        for row in rows_of(tables.trial_user_attributes):
-            if row["key"] != "traceback":
-                said.setdefault(row["trial_id"], {})[row["key"]] = json.loads(row["value_json"])
-        for row in rows_of(history):
-            written.setdefault(row["trial_id"], []).append({**row, "widths": json.loads(row["widths"])})
+    rows = [row for row in rows_of(tables.trials) if row["study_id"] in of.studies]
+    for row in rows_of(tables.trial_params):
+        drawn.setdefault(row["trial_id"], {})[row["param_name"]] = row["param_value"]
+    for row in rows_of(tables.trial_user_attributes):
+        said.setdefault(row["trial_id"], {})[row["key"]] = json.loads(row["value_json"])
+    for row in rows_of(history):
+        written.setdefault(row["trial_id"], []).append({**row, "widths": json.loads(row["widths"])})
     listed = [
-        _trial(arms[row["study_id"]], spec, row, drawn.get(row["trial_id"], {}), said.get(row["trial_id"], {}))
+        _trial(of.studies[row["study_id"]], of.spec, row, drawn.get(row["trial_id"], {}), said.get(row["trial_id"], {}))
         for row in rows
     ]
     return Read(sorted(listed, key=lambda trial: (order.index(trial["arm"]), trial["number"])), written)
