@@ -6,6 +6,7 @@
 
 PYTHON ?= python3
 VENV := .venv
+SOAK := soak
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -21,7 +22,7 @@ test: lint browser
 	$(BIN)/python -m pytest -m "alone and not soak"
 
 soak: $(VENV)/installed-test browser
-	$(BIN)/python -m pytest -m soak
+	$(BIN)/python -m pytest -m "$(SOAK)"
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

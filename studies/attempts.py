@@ -29,7 +29,7 @@ from sizer.training import STATE, weights_file
 from studies.files import RUNS, Files
 
 TRACEBACK = "traceback.txt"
-_AGAIN = 20
+_AGAIN, _TORN = 20, 3
 _SCRATCH_LASTS = 3600.0
 
 
@@ -134,19 +134,23 @@ def _begin(files: Files, run: str, attempt: Attempt) -> None:
     for earlier in others:
         for taken in attempt.folder.glob("epoch-*.safetensors"):
             taken.unlink()
+        torn = 0
         for _ in range(_AGAIN):
             epochs = _state(files, f"{run}/{earlier}", attempt.folder)
             try:
                 for target in (weights_file(attempt.folder, epoch.epoch) for epoch in choices(epochs)):
                     if not target.exists():
                         files.get(f"{run}/{earlier}/{target.name}", target)
-            except FileNotFoundError:
+            except (FileNotFoundError, InputError):
                 # Its worker is alive and has just kept another epoch: its new state goes with some other weights.
+                target.unlink(missing_ok=True)
                 continue
             if epochs:
                 attempt.epochs, attempt.seconds = len(epochs), epochs[-1].seconds
                 return
-            break
+            torn += 1  # there is none, or it was replaced while it was read
+            if torn == _TORN:
+                break
     (attempt.folder / STATE).unlink(missing_ok=True)
 
 

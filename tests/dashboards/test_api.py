@@ -336,4 +336,4 @@ def test_the_api_answers_as_it_is_described(trained: Path) -> None:
 
 @pytest.mark.soak
 def test_the_api_answers_as_it_is_described_whatever_is_sent(trained: Path) -> None:
-    fuzz(trained, 300)
+    fuzz(trained, 100)

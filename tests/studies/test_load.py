@@ -140,6 +140,7 @@ def calls_of_a_trial(database: Database, plan: Plan) -> int:
 
 
 @pytest.mark.soak
+@pytest.mark.load
 def test_a_hundred_thousand_trials_are_answered_for_in_50_ms(database: Database) -> None:
     fill(database, small_plan(trials=50_000), many(100_000))
     took = {name: milliseconds(database, ask) for name, ask in ASKED.items()}
@@ -165,7 +166,7 @@ widths = {{ low = 2, high = 8 }}
 
 
 @pytest.mark.soak
-@pytest.mark.alone
+@pytest.mark.load
 @pytest.mark.timeout(900)
 def test_a_thousand_trials_on_two_nodes(tmp_path: Path) -> None:
     (tmp_path / "load.toml").write_text(PLAN.format(trials=TRIALS // 2))
