@@ -22,9 +22,9 @@ from studies.lease import Lease
 from studies.plan import Plan
 from studies.records import EPOCHS
 from studies.tables import history
+from tests.studies.benches import DATA
 from tests.studies.sweeps import Seen
 
-DATA = {"name": "digits", "task": "classification", "input_shape": [1, 8, 8], "outputs": 10, "preprocessing": {}}
 _FIGURES = [column.name for column in history.c if column.name not in {"trial_id", "units", "widths"}]
 _ENDED = {"COMPLETE", "PRUNED", "FAIL"}
 _AT_ONCE = 10_000

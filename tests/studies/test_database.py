@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -24,16 +23,6 @@ from studies.outages import LostDatabaseError, plain_errors
 from studies.records import Records
 from studies.tables import SCHEMA
 from tests.studies.sweeps import epoch, rows
-
-
-@pytest.fixture
-def database(place: str) -> Iterator[Database]:
-    """A fresh one, its tables made."""
-    made, fresh = locate(place)
-    assert fresh
-    made.create()
-    yield made
-    made.close()
 
 
 @pytest.fixture

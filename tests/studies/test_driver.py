@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,45 +17,9 @@ from studies import query, weights
 from studies.artifacts import Artifacts, files_of
 from studies.database import locate
 from studies.driver import Driver
-from studies.lease import Lease
-from studies.plan import Plan
 from studies.sweep import remaining
-from tests.studies.sweeps import Seen, epoch, folder_of, rows, small_plan
-
-DATA = {"name": "digits", "task": "classification", "input_shape": [1, 8, 8], "outputs": 10, "preprocessing": {}}
-
-
-class Bench:
-    """A database, and one driver after the other on it."""
-
-    def __init__(self, place: str) -> None:
-        self.path = place
-        self.database = locate(place)[0]
-        self.database.create()
-        self.lease: Lease | None = None
-
-    def start(self, plan: Plan) -> Driver:
-        """A new driver; the one before is gone without a word."""
-        if self.lease is not None:
-            self.lease.release()
-        self.lease = Lease(self.database, plan.name)
-        driver = Driver(plan, self.database, self.lease, Seen())
-        driver.begin(DATA)
-        return driver
-
-    def rows(self, query: str) -> list[tuple[Any, ...]]:
-        """What SQL says."""
-        return rows(self.path, query)
-
-
-@pytest.fixture
-def bench(place: str) -> Iterator[Bench]:
-    """One of them."""
-    made = Bench(place)
-    yield made
-    if made.lease is not None:
-        made.lease.release()
-    made.database.close()
+from tests.studies.benches import Bench
+from tests.studies.sweeps import Seen, epoch, folder_of, small_plan
 
 
 def train(driver: Driver, member: dict[str, Any], epochs: list[Epoch]) -> None:

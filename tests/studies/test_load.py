@@ -25,8 +25,9 @@ from studies.lease import Lease
 from studies.plan import Plan
 from studies.reading import read_plan
 from studies.standing import standing
+from tests.studies.benches import DATA
 from tests.studies.clusters import cluster
-from tests.studies.filled import DATA, Trial, fill
+from tests.studies.filled import Trial, fill
 from tests.studies.sweeps import Seen, check_whole, epoch, rows, small_plan
 
 # Of these there is a row, or many, for every trial.
@@ -52,15 +53,6 @@ def many(count: int, first: int = 0) -> Iterator[Trial]:
             yield Trial(arm, epochs, "COMPLETE", "collapsed", "dense1 would have lost the last unit in epoch 5")
         else:
             yield Trial(arm, epochs)
-
-
-@pytest.fixture
-def database(place: str) -> Iterator[Database]:
-    """A fresh one, its tables made."""
-    made = locate(place)[0]
-    made.create()
-    yield made
-    made.close()
 
 
 def scans(database: Database, ask: Callable[[Database], object]) -> list[str]:

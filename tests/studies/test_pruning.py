@@ -21,10 +21,9 @@ from studies.database import open_database
 from studies.driver import Driver
 from studies.plan import Plan
 from studies.sweep import remaining, run
+from tests.studies.benches import Bench
 from tests.studies.sweeps import ARMS, Seen, epoch, folder_of, rows, small_plan
-from tests.studies.test_driver import Bench, bench, taken
-
-__all__ = ["bench"]
+from tests.studies.test_driver import taken
 
 FIXED = {"fixed": ARMS["fixed"]}
 # Keeps the better half at 1, 2, 4, 8 epochs.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,10 @@ from sizer.errors import InputError
 from studies import query, search, standing, weights
 from studies.database import Database, locate
 from studies.plan import Plan
+from tests.studies.benches import Bench
 from tests.studies.filled import Trial, fill
 from tests.studies.sweeps import epoch, rows, small_plan
-from tests.studies.test_driver import Bench, taken, train
+from tests.studies.test_driver import taken, train
 
 LIMITS = (None, 100, 300, 500)
 figures = st.tuples(st.sampled_from([0.1, 0.2, 0.3]), st.integers(1, 6), st.integers(1, 6))
@@ -39,25 +39,6 @@ def trials(draw: st.DrawFn) -> list[Trial]:
         ]
         drawn.append(Trial(draw(st.sampled_from(["shrinknets", "fixed"])), listed, state, status, "because"))
     return drawn
-
-
-@pytest.fixture
-def database(place: str) -> Iterator[Database]:
-    """A fresh one, its tables made."""
-    made = locate(place)[0]
-    made.create()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def bench(place: str) -> Iterator[Bench]:
-    """A database, and one driver after the other on it."""
-    made = Bench(place)
-    yield made
-    if made.lease is not None:
-        made.lease.release()
-    made.database.close()
 
 
 names = (f"plan-{number}" for number in itertools.count())

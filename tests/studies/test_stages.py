@@ -17,10 +17,10 @@ from studies.arms import TRIES, Range
 from studies.driver import Driver
 from studies.plan import Plan
 from studies.stages import Ended, nearest, next_knob, resolve
+from tests.studies.benches import Bench
 from tests.studies.sweeps import epoch, small_plan
-from tests.studies.test_driver import Bench, bench, train
+from tests.studies.test_driver import train
 
-__all__ = ["bench"]
 ALPHA = {"low": 1e-6, "high": 1e-3}
 STATIC = {"method": "fixed", "learning_rate": [2e-3, 1e-3]}
 ARMS = {

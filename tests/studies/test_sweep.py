@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import torch
 
 import sizer
 from sizer import networks
 from sizer.checkpoint import load_tensors
 from sizer.errors import InputError
-from studies import query
+from studies import cluster, luggage, query
 from studies.sweep import run
 from tests.studies.driven import Sweep, sweep
 from tests.studies.sweeps import ARMS, Seen, check_whole, rows, small_plan
@@ -213,3 +214,18 @@ def test_a_trial_that_fits_nowhere_is_refused(tmp_path: Path) -> None:
 def pids() -> list[int]:
     """All processes there are."""
     return [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+
+
+def test_data_lies_once_on_a_machine_in_memory_that_its_workers_share(ray_here: None) -> None:
+    plan = small_plan()
+    whole = plan.read()
+    carried = cluster.carried(luggage.pack(plan, whole, plan.part(whole)))
+
+    def where(packed: luggage.Luggage) -> tuple[int, str]:
+        at, maps = luggage.data_of(packed, 0).x_train.data_ptr(), Path("/proc/self/maps").read_text().splitlines()
+        ranges = ((line, [int(end, 16) for end in line.split()[0].split("-")]) for line in maps)
+        return os.getpid(), next(line for line, (first, last) in ranges if first <= at < last)
+
+    places = dict(ray.get([ray.remote(where).remote(carried) for _ in range(2)]))
+    assert os.getpid() not in places
+    assert all("plasma" in line for line in places.values())

@@ -1,0 +1,36 @@
+"""A database, and drivers on it that are fed by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studies.database import locate
+from studies.driver import Driver
+from studies.lease import Lease
+from studies.plan import Plan
+from tests.studies.sweeps import Seen, rows
+
+DATA = {"name": "digits", "task": "classification", "input_shape": [1, 8, 8], "outputs": 10, "preprocessing": {}}
+
+
+class Bench:
+    """A database, and one driver after the other on it."""
+
+    def __init__(self, place: str) -> None:
+        self.path = place
+        self.database = locate(place)[0]
+        self.database.create()
+        self.lease: Lease | None = None
+
+    def start(self, plan: Plan) -> Driver:
+        """A new driver; the one before is gone without a word."""
+        if self.lease is not None:
+            self.lease.release()
+        self.lease = Lease(self.database, plan.name)
+        driver = Driver(plan, self.database, self.lease, Seen())
+        driver.begin(DATA)
+        return driver
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """What SQL says."""
+        return rows(self.path, query)
