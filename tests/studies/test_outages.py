@@ -23,8 +23,9 @@ from studies.driver import Driver
 from studies.lease import Lease
 from studies.outages import passes, plain_errors, retried
 from tests.postgres import Postgres
+from tests.studies.benches import DATA
 from tests.studies.sweeps import Seen, epoch, rows, small_plan
-from tests.studies.test_driver import DATA, taken
+from tests.studies.test_driver import taken
 
 
 @pytest.fixture
@@ -166,7 +167,8 @@ lease.RENEWED_EVERY = 0.5
 from studies.database import open_database
 from studies.driver import Driver
 from tests.studies.sweeps import Seen, epoch, small_plan
-from tests.studies.test_driver import DATA, taken
+from tests.studies.benches import DATA
+from tests.studies.test_driver import taken
 database = open_database({place!r})
 held = lease.Lease(database, "small")
 with database.guarded(held.check):
