@@ -114,39 +114,55 @@ class Passes:
         self.training_flops = 0
         self._counted = (-1, (0, 0))
 
-    def train(self, part: Iterable[Batch], stepper: Stepper, after_step: Callable[[], None]) -> tuple[float, float]:
-        """One epoch; mean loss and metric over its batches as they were trained, without the penalty."""
-        net, score = self.net, self.objective.score()
+    def begin(self) -> None:
+        """An epoch begins: the network grows, and sums start at 0."""
+        self.net.module.train()
         began = time.perf_counter()
-        net.module.train()
-        net.before_epoch()
-        total = torch.zeros((), dtype=torch.float64, device=self.forward.device)
-        seen = 0
+        self.net.before_epoch()
+        self.seconds += time.perf_counter() - began
+        self._score = self.objective.score()
+        self._total = torch.zeros((), dtype=torch.float64, device=self.forward.device)
+        self._seen = 0
+
+    def train(self, part: Iterable[Batch], stepper: Stepper, after_step: Callable[[], None]) -> None:
+        """The steps of an epoch."""
+        began = time.perf_counter()
         for batches in _chunks(part, self.accumulate):
             samples = sum(len(targets) for _, targets in batches)
-            stepper.optimizer.zero_grad()
-            penalised = not net.method.sizes
-            for inputs, targets in batches:
-                with self.forward.precision():
-                    outputs = self.forward(self._augmented(inputs))
-                    loss = self.objective.loss(outputs, targets)
-                aim = loss if len(batches) == 1 else loss * (len(targets) / samples)
-                if not penalised:
-                    aim, penalised = aim + net.penalty(), True
-                aim.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
-                total += loss.detach() * len(targets)
-                with torch.no_grad():
-                    score.add(outputs, targets)
+            stepper.zero_grad()
+            for at, batch in enumerate(batches):
+                self.aim(batch, samples, penalised=at == 0).backward()  # type: ignore[no-untyped-call]  # untyped there
             stepper.step()
-            seen += samples
-            self.training_flops += self.flops()[1] * samples
-            net.after_step()
+            self.stepped(samples)
             after_step()
-        mean = float(total) / seen
-        if math.isfinite(mean):
-            net.after_epoch()
         self.seconds += time.perf_counter() - began
-        return mean, score.value()
+
+    def aim(self, batch: Batch, samples: int, *, penalised: bool = True) -> Tensor:
+        """What a batch of a step of so many samples adds to that which is lowered: shape (), with its graph."""
+        inputs, targets = batch
+        with self.forward.precision():
+            outputs = self.forward(self._augmented(inputs))
+            loss = self.objective.loss(outputs, targets)
+        with torch.no_grad():
+            self._total.add_(loss, alpha=len(targets))
+            self._score.add(outputs, targets)
+        aim = loss if len(targets) == samples else loss * (len(targets) / samples)
+        return aim + self.net.penalty() if penalised and self.net.method.sizes else aim
+
+    def stepped(self, samples: int) -> None:
+        """The optimiser has made a step on so many samples."""
+        self._seen += samples
+        self.training_flops += self.flops()[1] * samples
+        self.net.after_step()
+
+    def end(self) -> tuple[float, float]:
+        """The epoch ends, in removal: mean loss and metric over its batches as they were trained, unpenalised."""
+        began = time.perf_counter()
+        mean = float(self._total) / self._seen
+        if math.isfinite(mean):
+            self.net.after_epoch()
+        self.seconds += time.perf_counter() - began
+        return mean, self._score.value()
 
     @torch.no_grad()
     def measure(self, part: Iterable[Batch] | None) -> tuple[float, float]:
@@ -155,15 +171,15 @@ class Passes:
             return math.nan, math.nan
         self.net.module.eval()
         score = self.objective.score()
-        total, seen = 0.0, 0
+        total, seen = torch.zeros((), dtype=torch.float64, device=self.forward.device), 0
         for inputs, targets in part:
             with self.forward.precision():
                 outputs = self.forward(inputs)
                 loss = self.objective.loss(outputs, targets)
-            total += float(loss) * len(targets)
+            total.add_(loss, alpha=len(targets))
             seen += len(targets)
             score.add(outputs, targets)
-        return total / seen, score.value()
+        return float(total) / seen, score.value()
 
     def flops(self) -> tuple[int, int]:
         """FLOPs of one sample at the present widths: forward, and forward with backward."""

@@ -51,13 +51,28 @@ class Run:
 
 
 class Training:
-    """The epochs of a run: trained, measured, kept, reported."""
+    """The epochs of a run: trained, measured, kept, reported.
+
+    Args:
+        net: the network, attached.
+        parts: of the data, as ``parts_of`` gives them.
+        passes: over them.
+        make_stepper: the optimiser, for the widths that the network has by then.
+        seed: of each epoch's stream of random numbers.
+        folder, on_epoch: as ``fit`` takes them.
+        knob, patience: likewise.
+    """
 
     def __init__(
         self,
         net: Net,
         parts: dict[str, Part | None],
         passes: Passes,
+        make_stepper: Callable[[], Stepper],
+        *,
+        seed: int,
+        folder: Path | None,
+        on_epoch: Callable[[Epoch], None] | None,
         knob: Callable[[int], float] | None,
         patience: int | None,
     ) -> None:
@@ -67,41 +82,68 @@ class Training:
         self.knob = knob
         self.patience = patience
         self.so_far = Run(net)
+        self._seed = seed
+        self._folder = folder
+        self._on_epoch = on_epoch
+        self._make_stepper = make_stepper
         net.training_data, net.validate = self._inputs, self._score
 
-    def run(
-        self,
-        make_stepper: Callable[[], Stepper],
-        seed: int,
-        folder: Path | None,
-        on_epoch: Callable[[Epoch], None] | None,
-        progress: bool,
-    ) -> Run:
+    @property
+    def going(self) -> bool:
+        """Whether another epoch is to be trained."""
         run, net = self.so_far, self.net
-        if folder is not None:
-            folder.mkdir(exist_ok=True)
-        stepper = self._resumed(folder, make_stepper)
+        assert net.epochs is not None
+        return run.status == "complete" and not run.reason and net.epoch < net.epochs
+
+    @property
+    def train_part(self) -> Part:
+        part = self.parts["train"]
+        assert part is not None
+        return part
+
+    def run(self, progress: bool) -> Run:
+        """All epochs, one after the other."""
+        self.begin()
+        net = self.net
         assert net.epochs is not None
         bar = Bar(net.epochs, net.epoch, net.steps_per_epoch) if progress else None
         try:
-            if on_epoch is not None:
-                for epoch in run.history:
-                    on_epoch(epoch)
-            while run.status == "complete" and not run.reason and net.epoch < net.epochs:
-                seed_all(seed, net.epoch + 1)
-                record = self._epoch(stepper, bar)
-                if record is None:
-                    break
-                if folder is not None:
-                    self._keep(folder, stepper)
-                if bar is not None:
+            while self.going:
+                self.begin_epoch()
+                self.passes.train(self.train_part, self.stepper, bar.step if bar is not None else _nothing)
+                record = self.end_epoch()
+                if bar is not None and record is not None:
                     bar.end_epoch(record)
-                if on_epoch is not None:
-                    on_epoch(record)
         finally:
             if bar is not None:
                 bar.close()
-        return run
+        return self.so_far
+
+    def begin(self) -> None:
+        """Makes the optimiser, takes up what the folder keeps, and tells of the epochs that are done already."""
+        if self._folder is not None:
+            self._folder.mkdir(exist_ok=True)
+        self.stepper = self._resumed(self._folder, self._make_stepper)
+        if self._on_epoch is not None:
+            for epoch in self.so_far.history:
+                self._on_epoch(epoch)
+
+    def begin_epoch(self) -> None:
+        """Seeds the epoch's random numbers, sets the knob and lets the network grow."""
+        seed_all(self._seed, self.net.epoch + 1)
+        if self.knob is not None:
+            self._turn(self.knob)
+        self.passes.begin()
+
+    def end_epoch(self) -> Epoch | None:
+        """Measures the epoch, keeps it and tells of it; None if the run diverged in it."""
+        record = self._measured(*self.passes.end())
+        if record is not None:
+            if self._folder is not None:
+                self._keep(self._folder, self.stepper)
+            if self._on_epoch is not None:
+                self._on_epoch(record)
+        return record
 
     def _resumed(self, folder: Path | None, make_stepper: Callable[[], Stepper]) -> Stepper:
         """The optimiser, with network and history brought to where the folder's state is."""
@@ -122,14 +164,8 @@ class Training:
         stepper.restore(kept.states, kept.extra)
         return stepper
 
-    def _epoch(self, stepper: Stepper, bar: Bar | None) -> Epoch | None:
-        """Trains and measures one more epoch; None if it diverged."""
+    def _measured(self, loss: float, accuracy: float) -> Epoch | None:
         run, net = self.so_far, self.net
-        if self.knob is not None:
-            self._turn(self.knob)
-        part = self.parts["train"]
-        assert part is not None
-        loss, accuracy = self.passes.train(part, stepper, bar.step if bar is not None else _nothing)
         if not math.isfinite(loss):
             run.status, run.reason = "diverged", f"the loss became {loss} in epoch {net.epoch}"
             return None
@@ -142,17 +178,15 @@ class Training:
                 run.status, run.reason = "diverged", f"the validation {name} became {value}"
                 return None
         run.history.append(record)
-        stepper.end_epoch(record)
+        self.stepper.end_epoch(record)
         if run.status == "complete":
             run.reason = self._impatient()
         return record
 
     def _inputs(self) -> Iterator[tuple[Tensor, ...]]:
         """The training part's inputs, for a method: the order of the epochs to come stays as it is."""
-        part = self.parts["train"]
-        assert part is not None
-        with self._undisturbed(part):
-            yield from part.inputs()
+        with self._undisturbed(self.train_part):
+            yield from self.train_part.inputs()
 
     def _score(self) -> float:
         """The validation metric of the network as it stands, for a method."""

@@ -11,7 +11,7 @@ from torch import nn
 
 from sizer import cost
 from sizer.attaching import attach
-from sizer.batches import Loaders, parts_of
+from sizer.batches import Loaders, Part, parts_of
 from sizer.datasets import Data
 from sizer.errors import InputError
 from sizer.history import Epoch
@@ -119,30 +119,73 @@ def fit(
             raise InputError(f"{name} must be a callable, got {given!r}")
     if knob is not None and method.knob is None:
         raise InputError(f"{method.name} has no knob to change while training; leave knob out")
-    method.check_epochs(epochs)
     device = torch.device(device)
-    module.to(device)
-    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
     with random_states(device):
         seed_all(seed, 0)
-        parts = parts_of(data, device, dtype, batch_size)
-        assert parts["train"] is not None
-        inputs, targets = parts["train"].example()
-        forward = Forward(module, device, precision, inputs)
-        objective = Objective(targets, loss, metric)
-        outputs = forward.check(inputs)
-        with torch.no_grad(), forward.precision():
-            objective.loss(outputs, targets)
-            objective.score().add(outputs, targets)
-        seed_all(seed, 0)
-        cost.reset_peak_memory(device)
-        net = attach(module, inputs, method, ignore=ignore, round_to=round_to)
-        net.epochs = epochs
-        batches = parts["train"].batches
-        net.steps_per_epoch = None if batches is None else math.ceil(batches / accumulate)
-        training = Training(net, parts, Passes(net, forward, objective, augment, accumulate), knob, patience)
-        decay = method.weight_decay + weight_decay
-        return training.run(
-            lambda: Stepper(net, optimizer, learning_rate, decay, schedule, clip, epochs),
-            seed, folder, on_epoch, progress,
+        parts = parts_of(data, device, dtype_of(module), batch_size)
+        training = made(
+            module, parts, method, epochs=epochs, learning_rate=learning_rate, optimizer=optimizer, seed=seed,
+            device=device, ignore=ignore, folder=folder, on_epoch=on_epoch, loss=loss, metric=metric,
+            weight_decay=weight_decay, schedule=schedule, knob=knob, augment=augment, clip=clip, accumulate=accumulate,
+            precision=precision, patience=patience, round_to=round_to,
         )  # fmt: skip
+        return training.run(progress)
+
+
+def dtype_of(module: nn.Module) -> torch.dtype:
+    """What the network's numbers are."""
+    return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+
+
+def made(
+    module: nn.Module,
+    parts: dict[str, Part | None],
+    method: Method,
+    *,
+    epochs: int,
+    learning_rate: float,
+    optimizer: str | OptimizerMaker,
+    seed: int,
+    device: torch.device,
+    ignore: Sequence[str] = (),
+    folder: Path | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    loss: Loss | None = None,
+    metric: str | Metric | None = None,
+    weight_decay: float = 0.0,
+    schedule: str | ScheduleMaker | None = None,
+    knob: Callable[[int], float] | None = None,
+    augment: Augment | None = None,
+    clip: float | None = None,
+    accumulate: int = 1,
+    precision: str = "float32",
+    patience: int | None = None,
+    round_to: int = 1,
+) -> Training:
+    """A training as ``fit`` makes it, of arguments that are in range; it draws from the global random states.
+
+    Args:
+        parts: of the data, as ``parts_of`` gives them; several trainings may share them.
+    """
+    method.check_epochs(epochs)
+    module.to(device)
+    assert parts["train"] is not None
+    inputs, targets = parts["train"].example()
+    forward = Forward(module, device, precision, inputs)
+    objective = Objective(targets, loss, metric)
+    outputs = forward.check(inputs)
+    with torch.no_grad(), forward.precision():
+        objective.loss(outputs, targets)
+        objective.score().add(outputs, targets)
+    seed_all(seed, 0)
+    cost.reset_peak_memory(device)
+    net = attach(module, inputs, method, ignore=ignore, round_to=round_to)
+    net.epochs = epochs
+    batches = parts["train"].batches
+    net.steps_per_epoch = None if batches is None else math.ceil(batches / accumulate)
+    decay = method.weight_decay + weight_decay
+    return Training(
+        net, parts, Passes(net, forward, objective, augment, accumulate),
+        lambda: Stepper(net, optimizer, learning_rate, decay, schedule, clip, epochs),
+        seed=seed, folder=folder, on_epoch=on_epoch, knob=knob, patience=patience,
+    )  # fmt: skip

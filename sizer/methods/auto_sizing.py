@@ -47,6 +47,7 @@ class AutoSizing(Method):
 
     name = "auto-sizing"
     knob = Knob("alpha", 1e-6, 1e-3)
+    packs = True
     settings: ClassVar = {
         "threshold": 1e-3,
         "growth": 0.2,

@@ -32,6 +32,7 @@ class Method:
         name: as in plans and on the command line.
         knob: the one knob, or None for a baseline.
         sizes: whether widths change.
+        packs: whether several networks may train as one program (``sizer.packs``).
         settings: the constants that may be set, with their defaults.
         gate_rate: the gates' learning rate over that of the weights.
         weight_decay: L2 decay that the method asks of the optimiser.
@@ -41,6 +42,7 @@ class Method:
     name: ClassVar[str]
     knob: ClassVar[Knob | None] = None
     sizes: ClassVar[bool] = True
+    packs: ClassVar[bool] = False
     settings: ClassVar[Mapping[str, Any]] = {}
     gate_rate: float = 1.0
     weight_decay: float = 0.0

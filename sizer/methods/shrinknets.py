@@ -34,6 +34,7 @@ class ShrinkNets(Method):
 
     name = "shrinknets"
     knob = Knob("lambda", 1e-5, 1e-2)
+    packs = True
     settings: ClassVar = {"rule": "proximal", "start": "uniform", "ramp": 2.0, "check_every": 50, "share": 0.02}
 
     def __init__(
