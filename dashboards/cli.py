@@ -47,6 +47,7 @@ SERVER = Annotated[
 TRIAL_TIMEOUT = Annotated[
     float | None, typer.Option(metavar="SECONDS", help="A trial that trains for longer, or hangs, fails.")
 ]
+PACK_HELP = "Trials that a worker trains at once, as one program; auto times some steps and chooses."
 Name = Annotated[
     str | None,
     typer.Argument(metavar="[PLAN]", help="A plan's name in the database; may be left out if it is the only one."),
@@ -68,7 +69,8 @@ def sweep(
     name: Annotated[str | None, typer.Option(help="Another name in the database.")] = None,
     cpus_per_trial: Annotated[float, typer.Option(help="CPUs (and threads) of a trial.")] = 1,
     gpus_per_trial: Annotated[float, typer.Option(help="Share of a GPU of a trial, such as 0.25.")] = 0,
-    concurrency: Annotated[int | None, typer.Option(help="Trials at once; as many as fit unless given.")] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Workers at once; as many as fit unless given.")] = None,
+    pack: Annotated[str, typer.Option(metavar="K|auto", help=PACK_HELP)] = "auto",
     address: Annotated[str | None, typer.Option(help="A Ray cluster, HOST:PORT or auto; else this machine.")] = None,
     timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Stop after so long.")] = None,
     trial_timeout: TRIAL_TIMEOUT = None,
@@ -101,6 +103,7 @@ def sweep(
             cpus_per_trial=cpus_per_trial,
             gpus_per_trial=gpus_per_trial,
             concurrency=concurrency,
+            pack=pack,
             address=address,
             timeout=timeout,
             trial_timeout=trial_timeout,
@@ -130,7 +133,8 @@ def submit(
     name: Annotated[str | None, typer.Option(help="Another name in the database.")] = None,
     cpus_per_trial: Annotated[float | None, typer.Option(help="CPUs (and threads) of a trial.")] = None,
     gpus_per_trial: Annotated[float | None, typer.Option(help="Share of a GPU of a trial, such as 0.25.")] = None,
-    concurrency: Annotated[int | None, typer.Option(help="Trials at once; as many as fit unless given.")] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Workers at once; as many as fit unless given.")] = None,
+    pack: Annotated[str | None, typer.Option(metavar="K|auto", help=PACK_HELP)] = None,
     timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Stop after so long.")] = None,
     trial_timeout: TRIAL_TIMEOUT = None,
     files: Annotated[
@@ -154,7 +158,7 @@ def submit(
     overrides = {"trials": trials, "epochs": epochs, "seed": seed, "name": name}
     options = {
         "cpus-per-trial": cpus_per_trial, "gpus-per-trial": gpus_per_trial, "concurrency": concurrency,
-        "timeout": timeout, "trial-timeout": trial_timeout, "files": files,
+        "pack": pack, "timeout": timeout, "trial-timeout": trial_timeout, "files": files,
     }  # fmt: skip
     if address is None and server is not None:
         commands.submit_to(_remote(context, server), plan, overrides, scale, {**options, "db": db})

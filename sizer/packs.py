@@ -7,11 +7,12 @@ networks are small.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sizer import methods
-from sizer.batches import parts_of
+from sizer.batches import Part, parts_of
 from sizer.datasets import Data
 from sizer.errors import InputError
 from sizer.history import Epoch
@@ -30,6 +31,15 @@ from sizer.training import dtype_of, made
 
 NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|_STATUS_ALLOC_FAILED", re.IGNORECASE)
 """What torch says where it has no error of its own for it."""
+STEPS, TURNS = 3, 3
+"""Of a size that is tried."""
+WORTH = 0.95
+"""A larger pack is taken where a step takes so much of the time."""
+LONG = 0.02
+"""Seconds of a step on a CPU beside which what a pack saves is nothing."""
+
+SOON = 10.0
+"""Seconds of training in all that no larger pack is tried for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +124,46 @@ def fit(
     return [ends[member] for member in members]
 
 
+def best_size(
+    member: Callable[[int], Member],
+    data: Data,
+    most: int,
+    *,
+    steps: float = math.inf,
+    batch_size: int = 256,
+    optimizer: str | OptimizerMaker = "adam",
+    device: str | torch.device = "cpu",
+    precision: str = "float32",
+) -> int:
+    """How many members train fastest at once, by some steps of packs of growing size.
+
+    Args:
+        member: number -> a member like those to come.
+        data, batch_size, optimizer, device, precision: as ``fit`` takes them.
+        most: the largest size to try.
+        steps: how many are to come, of all members together; few seconds of them are not worth the trying.
+
+    Returns:
+        1 where steps are long, as those of wide networks on a CPU are: a pack saves what a step costs beside them.
+    """
+    device = torch.device(device)
+    rows = slice(0, STEPS * batch_size)
+    few = replace(data, x_train=data.x_train[rows], y_train=data.y_train[rows])
+    pack = _Pack([], {}, device, None)
+    size, fastest, trying = 1, math.inf, 1
+    with random_states(device):
+        while trying <= most:
+            pack.seat([member(at) for at in range(len(pack.seats), trying)], few, 1, batch_size, optimizer, precision)
+            seconds = pack.seconds_a_step() / trying
+            if seconds > fastest * WORTH:
+                break
+            size, fastest = trying, seconds
+            if trying == most or seconds * steps < SOON or (device.type == "cpu" and seconds > LONG):
+                break
+            trying = min(4 * trying, most)
+    return size
+
+
 def names() -> tuple[str, ...]:
     """The methods that have packs."""
     return tuple(name for name in methods.names() if methods.method_class(name).packs)
@@ -158,22 +208,47 @@ class _Pack:
         self.device = device
         self.after_epoch = after_epoch
         self.seats: list[_Seat] = []
+        self.parts: dict[str, Part | None] | None = None
 
     def run(self, data: Data, epochs: int, batch_size: int, optimizer: str | OptimizerMaker, precision: str) -> None:
-        parts = None
-        for member in self.members:
+        self.seat(self.members, data, epochs, batch_size, optimizer, precision)
+        while self._going():
+            self._epoch()
+
+    def seat(
+        self,
+        members: Sequence[Member],
+        data: Data,
+        epochs: int,
+        batch_size: int,
+        optimizer: str | OptimizerMaker,
+        precision: str,
+    ) -> None:
+        """Builds the networks of members, and takes up what their folders keep."""
+        for member in members:
             with self._its_own(member):
                 module = member.build()
-                parts = parts or parts_of(data, self.device, dtype_of(module), batch_size)
+                if self.parts is None:
+                    self.parts = parts_of(data, self.device, dtype_of(module), batch_size)
                 training = made(
-                    module, parts, member.method, epochs=epochs, learning_rate=member.learning_rate,
+                    module, self.parts, member.method, epochs=epochs, learning_rate=member.learning_rate,
                     optimizer=optimizer, seed=member.seed, device=self.device, folder=member.folder,
                     on_epoch=member.on_epoch, weight_decay=member.weight_decay, precision=precision,
                 )  # fmt: skip
                 training.begin()
                 self.seats.append(_Seat(member, training, self.device))
-        while self._going():
-            self._epoch()
+
+    def seconds_a_step(self) -> float:
+        """The shortest of some epochs of all that are seated, over its steps; they are not measured, and do not end."""
+        found = math.inf
+        for _ in range(TURNS):
+            for seat in self.seats:
+                with seat.drawing():
+                    seat.begin_epoch()
+            began = time.perf_counter()
+            steps = self._steps()
+            found = min(found, (time.perf_counter() - began) / steps)
+        return found
 
     def _going(self) -> list[_Seat]:
         """Those that train on; the others get up."""
@@ -208,12 +283,11 @@ class _Pack:
                 seat.training.end_epoch()
         leaving = self.after_epoch() if self.after_epoch is not None else ()
         for member in leaving:
-            seat = next((seat for seat in self.seats if seat.member is member), None)
-            if seat is not None:
+            for seat in [seat for seat in self.seats if seat.member is member]:
                 self.leaves(member, seat.training.so_far, told=False)
 
-    def _steps(self) -> None:
-        """The steps of an epoch, of which all members have the same number."""
+    def _steps(self) -> int:
+        """The steps of an epoch, of which all members have the same number; gives it."""
         began = time.perf_counter()
         taking_part = list(self.seats)
         together = Together(seat.training.stepper.optimizer for seat in self.seats)
@@ -234,11 +308,12 @@ class _Pack:
                 together.stale = together.stale or seat.training.net.resizes != resizes
             if together.stale or len(self.seats) < len(aims):
                 if not self.seats:
-                    return
+                    break
                 together = Together(seat.training.stepper.optimizer for seat in self.seats)
         seconds = (time.perf_counter() - began) / len(taking_part)
         for seat in taking_part:
             seat.training.passes.seconds += seconds
+        return count
 
 
 class _Seat:
@@ -296,7 +371,8 @@ class Together:
                 key = tuple(sorted((name, value) for name, value in options.items() if name != "params"))
                 groups.setdefault(key, []).extend(options["params"])
         self.stale = False
-        self.optimizer = type(several[0])([{**dict(key), "params": held} for key, held in groups.items()])
+        make: OptimizerMaker = type(several[0])
+        self.optimizer = make([{**dict(key), "params": held} for key, held in groups.items()])
         for optimizer in several:
             for options in optimizer.param_groups:
                 for parameter in options["params"]:

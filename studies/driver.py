@@ -71,6 +71,7 @@ class Driver:
         self._asked: dict[str, int] = {}
         self._waiting: dict[str, list[int]] = {}
         self._members: dict[int, dict[str, Any]] = {}
+        self._alone: set[int] = set()
         self._resolved: dict[str, Resolved] = {}
         self._pruned_by: dict[str, str] = {}
         self._epochs: dict[str, int] = {}
@@ -135,33 +136,71 @@ class Driver:
     @property
     def left(self) -> int:
         """Trials that have still to begin or to be adopted."""
-        return len(self._adoptable) + sum(self._to_ask(arm) for arm in self.plan.every)
+        return sum(self.to_begin().values())
 
-    def next(self) -> dict[str, Any] | None:
+    def next(self, beside: dict[str, Any] | None = None) -> dict[str, Any] | None:
         """The next trial to train, as a worker needs it.
 
+        Args:
+            beside: One that was given out and has no worker yet: the next of its arm, on the same data.
+
         Returns:
-            None when every trial has been given out, or when those that are left wait for some that train (`left`).
+            None when every trial has been given out, or when those that are left wait for some that train (`left`);
+            beside another, when no other trial can be trained with it.
 
         Raises:
             InputError: An arm takes something from another of which no trial gave a network.
         """
-        while self._adoptable:
-            member = self._adopt(*self._adoptable.pop(0))
+        while (at := self._adoptable_at(beside)) is not None:
+            member = self._adopt(*self._adoptable.pop(at))
             if member is not None:
                 return member
+        if beside is not None and beside["trial_id"] in self._alone:
+            return None
         ready = [arm for arm in self.plan.every if self._to_ask(arm) and self._is_ready(arm)]
+        if beside is not None:
+            fold = self.plan.fold(beside["arm"], self._next_number(beside["arm"])) or 0
+            ready = [arm for arm in ready if arm == beside["arm"] and fold == beside["fold"]]
         if not ready:
             return None
         # The arm that is furthest behind: all arms advance together.
         arm = min(ready, key=lambda arm: self._asked[arm])
-        queued = bool(self._waiting[arm])
-        number = self._waiting[arm].pop(0) if queued else self._asked[arm] + len(self._waiting[arm])
+        number, queued = self._next_number(arm), bool(self._waiting[arm])
+        if queued:
+            self._waiting[arm].pop(0)
         trial = self._ask(arm, number, queued)
         self._asked[arm] += 1
         self._records.forget(trial._trial_id)
         self.files.clear(self._run(arm, trial.number))
         return self._member(arm, trial, known=0)
+
+    def put_back(self, trial_id: int) -> None:
+        """A trial in flight is to be taken up by another worker, and not beside others; nothing of it is lost."""
+        member = self._members.pop(trial_id)
+        self._alone.add(trial_id)
+        self._adoptable.append((member["arm"], search.row_of(self._studies[member["arm"]], member["number"])))
+
+    def trains(self, trial_id: int) -> bool:
+        """Whether a trial is in flight: was given out, and has not ended."""
+        return trial_id in self._members
+
+    def to_begin(self) -> dict[str, int]:
+        """arm -> trials that have still to begin or to be adopted."""
+        return {arm: self._to_ask(arm) + sum(arm == other for other, _ in self._adoptable) for arm in self.plan.every}
+
+    def _adoptable_at(self, beside: dict[str, Any] | None) -> int | None:
+        """Where the next row to adopt stands; beside another, one that may train with it."""
+        if beside is None:
+            return 0 if self._adoptable else None
+        for at, (arm, row) in enumerate(self._adoptable):
+            lonely = self._alone & {row._trial_id, beside["trial_id"]}
+            if arm == beside["arm"] and not lonely and (self.plan.fold(arm, row.number) or 0) == beside["fold"]:
+                return at
+        return None
+
+    def _next_number(self, arm: str) -> int:
+        """The number that the next trial of an arm will have."""
+        return self._waiting[arm][0] if self._waiting[arm] else self._asked[arm]
 
     def _adopt(self, arm: str, row: optuna.trial.FrozenTrial) -> dict[str, Any] | None:
         """Takes over what an earlier driver left RUNNING; None where it is, or was, to be pruned: then it ends here.

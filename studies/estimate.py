@@ -86,7 +86,7 @@ def dry_run(plan: Plan, cpus: int = 1) -> list[ArmEstimate]:
 
 
 def _estimate(plan: Plan, name: str, arm: Arm, data: Data) -> ArmEstimate:
-    small, large = _ends(plan, arm)
+    small, large = ends(plan, arm)
     overridden = [
         f"{field}: {value}"
         for field in ("epochs", "batch_size", "learning_rate", "optimizer", "sampler")
@@ -100,8 +100,9 @@ def _estimate(plan: Plan, name: str, arm: Arm, data: Data) -> ArmEstimate:
     )  # fmt: skip
 
 
-def _ends(plan: Plan, arm: Arm) -> tuple[list[int], list[int]]:
-    # Widths that other arms are to give are not known yet; those of the plan stand for them.
+def ends(plan: Plan, arm: Arm) -> tuple[list[int], list[int]]:
+    """The widths of the smallest and the largest network of an arm, as far as they are known before it is run."""
+    # Those that other arms are to give are not; those of the plan stand for them.
     start = list(plan.start_widths().values())
     if arm.taken is not None and not arm.sizes:
         cut = [max(1, round(width * (1 - arm.taken.cut))) for width in start]

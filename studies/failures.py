@@ -5,13 +5,10 @@ from __future__ import annotations
 import errno
 import re
 
-import torch
-
 from sizer.errors import SizerError
+from sizer.packs import is_memory
 
 _LESS = "a smaller batch_size or widths would help, or fewer trials at once (--concurrency; on a GPU --gpus-per-trial)"
-# What torch says where it has no error of its own for it.
-_NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|_STATUS_ALLOC_FAILED", re.IGNORECASE)
 
 
 def failed(error: BaseException) -> tuple[str, str]:
@@ -22,7 +19,7 @@ def failed(error: BaseException) -> tuple[str, str]:
     """
     line = next(iter(str(error).strip().splitlines()), "")
     named = f"{type(error).__name__}: {line}" if line else type(error).__name__
-    if _is_memory(error):
+    if is_memory(error) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return "error", f"out of memory ({named}): {_LESS}"
     if isinstance(error, SizerError | OSError):
         return "refused", line or type(error).__name__
@@ -53,11 +50,3 @@ def died(said: list[str]) -> str:
 def for_memory(said: list[str]) -> bool:
     """Whether Ray ended the worker that died last because its machine ran out of memory."""
     return bool(said) and "running low on memory" in said[-1]
-
-
-def _is_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error)))

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import sqlalchemy as sa
 
 from sizer.datasets import Data
 from sizer.errors import InputError
-from studies import luggage
+from studies import luggage, packing
 from studies.artifacts import elsewhere, files_of, looked_at
 from studies.attempts import left as left_over
 from studies.database import Database, locate
@@ -66,6 +67,7 @@ def run(
     timeout: float | None = None,
     trial_timeout: float | None = None,
     files: str | None = None,
+    pack: packing.Asked = packing.AUTO,
     stopper: Callable[[str, dict[str, Any]], bool] | None = None,
 ) -> Outcome:
     """Runs what is left of an evaluation; where nothing is left, returns at once and writes nothing.
@@ -85,6 +87,8 @@ def run(
         trial_timeout: Seconds that a trial may train, over all its attempts; one that takes longer, or hangs, fails.
         files: The place of the files of this and other evaluations: a folder that every machine sees, or a URI as
             `studies.files.place_of` takes it. Beside the SQLite file unless given.
+        pack: How many trials of an arm one worker trains at once, as one program (`sizer.packs`), to the same ends as
+            one after the other. `auto` times some steps of each arm and takes what is fastest.
         stopper: A stopper of Ray Tune's, or the like: called after each epoch of each trial, of sizing arms too, with a
             name of the trial and the fields of `sizer.Epoch`. What it ends is PRUNED. (`stop_all` is not called.)
 
@@ -93,6 +97,7 @@ def run(
             database, the disk, the data or the address will not do.
     """
     _check_shares(cpus_per_trial, gpus_per_trial, concurrency, timeout, trial_timeout)
+    pack = packing.checked(plan, pack, trial_timeout)
     began = time.monotonic()
     opened, fresh = locate(database)
     with plain_errors(opened):
@@ -132,13 +137,20 @@ def run(
                     stop.listening(),
                 ):
                     carried = cluster.carried(packed)
-                    del packed
+                    shares = workers.Shares(cpus_per_trial, gpus_per_trial, trial_timeout)
+                    at_once = min(concurrency or fitting, fitting)
+                    # Another process takes seconds to start; this one takes no device, and runs no code of users.
+                    here = address is None and not gpus_per_trial and plan.code("network") is None
+                    timed = partial(packing.timed, luggage=packed) if here else workers.time_there(carried)
+                    sizes = packing.chosen(plan, pack, driver.to_begin(), at_once, shares, timed)
+                    del packed, timed
                     workers.run(
                         driver,
                         carried,
-                        shares=workers.Shares(cpus_per_trial, gpus_per_trial, trial_timeout),
-                        concurrency=min(concurrency or fitting, fitting),
+                        shares=shares,
+                        concurrency=at_once,
                         check=stop.check,
+                        packs=sizes,
                         stopper=stopper,
                     )
             driver.sweep_up()

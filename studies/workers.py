@@ -12,7 +12,7 @@ import logging
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from ray.tune.search import Searcher
 
 from sizer import Epoch
 from sizer.errors import InputError
-from studies import trainable
+from studies import packing, trainable
 from studies.alarm import time_up
 from studies.failures import deaths, died, for_memory
 
@@ -39,6 +39,7 @@ logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
 # A Tuner writes about its trials again and again: cost a trial grows past some hundreds.
 TRIALS_A_TUNER = 500
 RESTARTS = 3
+TIMED_WITHIN = 120.0
 
 
 class Halt(BaseException):
@@ -67,6 +68,7 @@ def run(
     shares: Shares,
     concurrency: int,
     check: Callable[[], None],
+    packs: Mapping[str, int],
     stopper: Callable[[str, dict[str, Any]], bool] | None = None,
 ) -> None:
     """Runs trials until the driver has no next one.
@@ -77,6 +79,7 @@ def run(
         shares: Of a trial.
         concurrency: Trials at once.
         check: Called about ten times a second; what it raises ends the run, `Halt` at once.
+        packs: arm -> how many of its trials one worker trains at once.
         stopper: As `studies.sweep.run` takes it.
 
     Raises:
@@ -85,7 +88,7 @@ def run(
     resources = {"cpu": shares.cpus, **({"gpu": shares.gpus} if shares.gpus else {})}
     with tempfile.TemporaryDirectory(prefix="sizer-tune-") as folder:
         while driver.left:
-            bridge = _Bridge(driver, shares, check)
+            bridge = _Bridge(driver, shares, check, packs)
             tuner = tune.Tuner(
                 tune.with_resources(tune.with_parameters(trainable.train, luggage=luggage), resources),
                 tune_config=tune.TuneConfig(
@@ -117,11 +120,29 @@ def run(
                 raise bridge.failure or Halt
 
 
+def time_there(luggage: Any) -> Callable[[dict[str, Any], Shares], int]:
+    """`studies.packing.timed`, by a worker: where a trial would run.
+
+    Args:
+        luggage: As `run` takes it.
+    """
+
+    def time_one(like: dict[str, Any], shares: Shares) -> int:
+        there = ray.remote(packing.timed).options(num_cpus=shares.cpus, num_gpus=shares.gpus, max_retries=0)
+        try:
+            return int(ray.get(there.remote(like, shares, luggage), timeout=TIMED_WITHIN))
+        except ray.exceptions.RayError:  # a worker that died or hangs: of what, its trials say better
+            return 1
+
+    return time_one
+
+
 class _Bridge:
     """What searcher and callback share: the driver, and the error that ends the run."""
 
-    def __init__(self, driver: Driver, shares: Shares, check: Callable[[], None]) -> None:
+    def __init__(self, driver: Driver, shares: Shares, check: Callable[[], None], packs: Mapping[str, int]) -> None:
         self.driver = driver
+        self.packs = packs
         self.shares = shares
         self.check = check
         self.given = 0
@@ -168,12 +189,18 @@ class _Search(Searcher):
                 return Searcher.FINISHED
             member = self._bridge.driver.next()
             waiting = member is None and self._bridge.driver.left > 0
+            members = [] if member is None else [member]
+            while member is not None and len(members) < self._bridge.packs[member["arm"]]:
+                other = self._bridge.driver.next(beside=member)
+                if other is None:
+                    break
+                members.append(other)
         if waiting:  # for trials that others take something from; Tune asks again
             return None
-        if member is None:
+        if not members:
             return Searcher.FINISHED
-        self._bridge.given += 1
-        return {"members": [member], **asdict(self._bridge.shares)}
+        self._bridge.given += len(members)
+        return {"members": members, **asdict(self._bridge.shares)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The callback tells: it knows the trial."""
@@ -200,16 +227,20 @@ class _Epochs(Stopper):
         self._stopper = stopper
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        stopped = False
+        stay: list[bool] = []
+        driver = self._bridge.driver
         with self._bridge.halting():
             for row in result["members"]:
                 if "epoch" in row:
                     epoch = Epoch.from_dict(row["epoch"])
-                    goes_on = self._bridge.driver.epoch(row["trial_id"], epoch)
+                    goes_on = driver.epoch(row["trial_id"], epoch)
                     self._bridge.hears(row["trial_id"], epoch.seconds)
-                    asked = self._stopper is not None and self._stopper(trial_id, {**result, **row["epoch"]})
-                    stopped = stopped or not goes_on or asked
-        return stopped
+                    if goes_on and self._stopper is not None and self._stopper(trial_id, {**result, **row["epoch"]}):
+                        driver.cut(row["trial_id"], "Ray Tune")
+                        goes_on = False
+                    stay.append(goes_on)
+        # A pack goes on for those that do; its worker sees whose runs are gone.
+        return bool(stay) and not any(stay)
 
     def stop_all(self) -> bool:
         return False
@@ -225,6 +256,9 @@ class _Listener(Callback):
         self._bridge = bridge
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        if len(trial.config["members"]) > 1:
+            # Then it is split: who of them ended the worker cannot be told.
+            trial.max_failures = 1
         for member in trial.config["members"]:
             self._bridge.hears(member["trial_id"])
 
@@ -239,19 +273,23 @@ class _Listener(Callback):
         driver = self._bridge.driver
         with self._bridge.halting():
             for row in result["members"]:
+                if "note" in row:
+                    driver.watch.note(row["note"])
                 if row.get("status") == "refused":
                     raise InputError(row["reason"])
-                if "status" in row:
+                if row.get("status") == trainable.SPLIT:
+                    driver.put_back(row["trial_id"])
+                elif "status" in row:
                     said = {key: row.get(key) for key in ("device", "attempt", "traceback", "notes")}
                     driver.end(row["trial_id"], row["status"], row["reason"], **said)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         with self._bridge.halting():
-            for member in trial.config["members"]:
+            for member in self._in_flight(trial):
                 self._bridge.driver.cut(member["trial_id"], "Ray Tune")
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        for member in trial.config["members"]:
+        for member in self._in_flight(trial):
             # Its next worker is told: the alarm's traceback may lie on another machine.
             member["overdue"] = self._bridge.is_overdue(member["trial_id"])
             if not member["overdue"]:
@@ -263,13 +301,25 @@ class _Listener(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         with self._bridge.halting():
-            for member in trial.config["members"]:
+            members = self._in_flight(trial)
+            for member in members:
                 said = _deaths(trial)
+                if len(members) > 1:
+                    self._bridge.driver.put_back(member["trial_id"])
+                    continue
                 status, reason = "error", died(said)
                 if self._bridge.is_overdue(member["trial_id"]):
                     at = self._bridge.driver.known(member["trial_id"])
                     status, reason = "timeout", time_up(self._bridge.shares.limit, at)
                 self._bridge.driver.end(member["trial_id"], status, reason, traceback="\n".join(said))
+            if len(members) > 1:
+                self._bridge.driver.watch.note(
+                    f"{members[0]['arm']}: a pack of {len(members)} lost its worker twice; each trial goes on by itself"
+                )
+
+    def _in_flight(self, trial: Trial) -> list[dict[str, Any]]:
+        """Those of its members that have not ended."""
+        return [member for member in trial.config["members"] if self._bridge.driver.trains(member["trial_id"])]
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
