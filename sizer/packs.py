@@ -7,6 +7,7 @@ networks are small.
 
 from __future__ import annotations
 
+import gc
 import math
 import re
 import time
@@ -116,7 +117,9 @@ def fit(
             waiting = [half for half in (left[:middle], left[middle:]) if half] + waiting
         else:
             continue
+        # A network and its optimiser hold each other.
         del pack
+        gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
         if note is not None:
@@ -259,6 +262,8 @@ class _Pack:
     def leaves(self, member: Member, end: Run | Exception, *, told: bool = True) -> None:
         self.seats = [seat for seat in self.seats if seat.member is not member]
         self.ends[member] = end
+        if isinstance(end, Run):
+            end.net.module.zero_grad()
         if told and member.on_end is not None:
             member.on_end(end)
 

@@ -129,9 +129,11 @@ def time_there(luggage: Any) -> Callable[[dict[str, Any], Shares], int]:
 
     def time_one(like: dict[str, Any], shares: Shares) -> int:
         there = ray.remote(packing.timed).options(num_cpus=shares.cpus, num_gpus=shares.gpus, max_retries=0)
+        asked = there.remote(like, shares, luggage)
         try:
-            return int(ray.get(there.remote(like, shares, luggage), timeout=TIMED_WITHIN))
+            return int(ray.get(asked, timeout=TIMED_WITHIN))
         except ray.exceptions.RayError:  # a worker that died or hangs: of what, its trials say better
+            ray.cancel(asked, force=True)
             return 1
 
     return time_one
