@@ -106,9 +106,12 @@ class GatedReading:
         weight: Tensor = getattr(owner, name)
         if self.at is not None and args and (torch.compiler.is_compiling() or args[0].numel() < weight.numel()):
             return (args[0] * factor.to(args[0].dtype).view(-1, *[1] * (-self.at - 1)), *args[1:])
-        shape = [1] * weight.dim()
-        shape[self.slot.dim] = -1
-        gated = weight * factor.to(weight.dtype).view(shape)
+        factor = factor.to(weight.dtype)
+        if self.slot.dim < weight.dim() - 1:
+            shape = [1] * weight.dim()
+            shape[self.slot.dim] = -1
+            factor = factor.view(shape)
+        gated = weight * factor
         for owner, name in self.owners:
             owner.__dict__[name] = gated
         return None

@@ -14,17 +14,13 @@ StepSize = tuple[float, Tensor | float]
 
 def step_sizes(optimizers: Iterable[Optimizer], parameters: Iterable[Tensor]) -> dict[Tensor, StepSize]:
     """The step of each of these parameters that an optimiser trains; of others there is none."""
-    held = {
-        parameter: (optimizer, options)
-        for optimizer in optimizers
-        for options in optimizer.param_groups
-        for parameter in options["params"]
-    }
+    wanted = {id(parameter): parameter for parameter in parameters}
     found: dict[Tensor, StepSize] = {}
-    for parameter in parameters:
-        if parameter in held:
-            optimizer, options = held[parameter]
-            found[parameter] = _rate(options), _scale(optimizer.state.get(parameter, {}), options)
+    for optimizer in optimizers:
+        for options in optimizer.param_groups:
+            for parameter in options["params"]:
+                if id(parameter) in wanted:
+                    found[parameter] = _rate(options), _scale(optimizer.state.get(parameter, {}), options)
     return found
 
 
@@ -42,7 +38,10 @@ def _scale(state: dict[str, Any], options: dict[str, Any]) -> Tensor | float:
     """What the optimiser divided its last step by, of those that scale each entry by itself."""
     if "exp_avg_sq" in state:  # the Adam family; AMSGrad keeps the largest
         largest = state.get("max_exp_avg_sq", state["exp_avg_sq"])
-        second: Tensor = largest / (1 - options["betas"][1] ** state["step"])
+        steps = state["step"]
+        if isinstance(steps, Tensor) and steps.device.type == "cpu":
+            steps = float(steps)  # elsewhere that would stop the device
+        second: Tensor = largest / (1 - options["betas"][1] ** steps)
         return second.sqrt_().add_(options["eps"])
     for name in ("square_avg", "sum"):  # RMSprop, Adagrad
         if isinstance(state.get(name), Tensor):

@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +55,17 @@ class Sweep:
 
     def end(self) -> tuple[int, str]:
         """Waits for the end: exit code and what stands on stderr."""
-        out, error = self.process.communicate(timeout=120)
-        self.lines += [line.split("\t") for line in out.splitlines()]
-        return self.process.returncode, error
+        out, error = self.process.stdout, self.process.stderr
+        assert out is not None
+        assert error is not None
+        # Not communicate(): lines that came together with the last one that was read would be lost to it.
+        late = threading.Timer(120, self.process.kill)
+        late.start()
+        with ThreadPoolExecutor(1) as pool:
+            said = pool.submit(error.read)
+            self.lines += [line.split("\t") for line in out.read().splitlines()]
+        late.cancel()
+        return self.process.wait(), said.result()
 
 
 @contextlib.contextmanager
