@@ -143,6 +143,9 @@ def run(
                     here = address is None and not gpus_per_trial and plan.code("network") is None
                     timed = partial(packing.timed, luggage=packed) if here else workers.time_there(carried)
                     sizes = packing.chosen(plan, pack, driver.to_begin(), at_once, shares, timed)
+                    for arm, size in sizes.items() if pack == packing.AUTO else ():
+                        if size > 1:
+                            watch.note(f"{arm}: a worker trains {size} trials at once (--pack {size})")
                     del packed, timed
                     workers.run(
                         driver,
