@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sizer import layout
 from sizer.errors import InputError
 from sizer.net import Net
 from sizer.snapshot import Snapshot
@@ -149,10 +150,15 @@ def restore_optimizer(
     for held, listed in zip(optimizer.param_groups, packed["param_groups"], strict=True):
         for parameter, at in zip(held["params"], listed["params"], strict=True):
             if names.get(id(parameter)) in states:
-                packed["state"][at] = states[names[id(parameter)]]
+                kept = states[names[id(parameter)]]
+                packed["state"][at] = {key: _beside(value, parameter) for key, value in kept.items()}
     for listed, options in zip(packed["param_groups"], groups, strict=False):
         listed.update(options)
     optimizer.load_state_dict(packed)
+
+
+def _beside(value: Any, parameter: Tensor) -> Any:
+    return layout.like(value, parameter) if isinstance(value, Tensor) and value.dim() == parameter.dim() else value
 
 
 def _not_whole(path: Path, error: Exception) -> InputError:

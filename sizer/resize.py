@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sizer import dimensions
+from sizer import dimensions, layout
 from sizer.dimensions import Atom, Dim
 from sizer.groups import Group, Slot, TensorRef
 
@@ -141,6 +141,10 @@ def _steps(chosen: dict[Group, Tensor], atoms: dict[Atom, Tensor]) -> dict[Tenso
 
 
 def _resized(tensor: Tensor, steps: list[_Step], fill: Fill | None) -> Tensor:
+    return layout.like(_chosen(tensor, steps, fill), tensor)
+
+
+def _chosen(tensor: Tensor, steps: list[_Step], fill: Fill | None) -> Tensor:
     if len(steps) == 2 and not any(step.entries.new for step in steps):
         return _crossing(tensor, *sorted(steps, key=lambda step: step.slot.dim))
     for step in steps:

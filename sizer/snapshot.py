@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sizer import layout
 from sizer.net import Net
 
 
@@ -93,4 +94,7 @@ def _states(net: Net) -> Iterator[tuple[str, Any]]:
 
 def _beside(value: Any, parameter: Tensor) -> Any:
     """A state's entry on the parameter's device, where it has the parameter's size; counts of steps stay theirs."""
-    return value.to(parameter.device) if isinstance(value, Tensor) and value.dim() else value
+    if not isinstance(value, Tensor) or not value.dim():
+        return value
+    there = value.to(parameter.device)
+    return layout.like(there, parameter) if there.dim() == parameter.dim() else there

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sizer import cost
+from sizer import cost, layout
 from sizer.attaching import attach
 from sizer.batches import Loaders, Part, parts_of
 from sizer.datasets import Data
@@ -169,6 +169,8 @@ def made(
     """
     method.check_epochs(epochs)
     module.to(device)
+    if device.type == "cpu" or precision == "bfloat16":
+        layout.channels_last(module)
     assert parts["train"] is not None
     inputs, targets = parts["train"].example()
     forward = Forward(module, device, precision, inputs)
