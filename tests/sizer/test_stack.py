@@ -102,6 +102,16 @@ def test_settings_act_as_they_would_alone(method: str, settings: dict[str, Any])
 
 
 @pytest.mark.usefixtures("exact")
+@pytest.mark.parametrize("network", ["mlp", "lenet"])
+def test_gates_below_zero_let_nothing_through(network: str) -> None:
+    those = members(network, "shrinknets", rule="subgradient")
+    for net, _ in those:
+        for gate in net.gates.by_group.values():
+            gate.theta.data[1:] *= -1
+    same_alone(those, batches(stacks.SHAPES[network], 2))
+
+
+@pytest.mark.usefixtures("exact")
 def test_the_static_part_of_auto_sizing_has_no_penalty() -> None:
     those = members("mlp", "auto-sizing")
     for net, _ in those:
@@ -258,10 +268,9 @@ def test_losses_and_hits_are_counted_for_each_member() -> None:
 
 
 @pytest.mark.usefixtures("exact")
-@pytest.mark.parametrize("network", ["mlp", "lenet"])
-def test_units_go_from_members_of_a_stack_when_they_would_alone(network: str) -> None:
-    alone, together = (members(network, "shrinknets", own=True, **CLOSED) for _ in range(2))
-    data = batches(stacks.SHAPES[network], 16)
+def test_units_go_from_members_of_a_stack_when_they_would_alone() -> None:
+    alone, together = (members("lenet", "shrinknets", own=True, **CLOSED) for _ in range(2))
+    data = batches(stacks.SHAPES["lenet"], 16)
     stack, resized = stacked(together), 0
     for x, y in data:
         for at, member in enumerate(alone):
@@ -307,13 +316,13 @@ def test_a_look_is_answered_a_fixed_number_of_steps_later() -> None:
 
 
 def test_a_network_on_its_own_also_removes_as_many_steps_later() -> None:
-    data = batches(stacks.SHAPES["mlp"], 12)
     first_removal = []
     for delay in (0, 3):
-        member = members("mlp", "shrinknets", own=True, **CLOSED)[3]
+        module = nn.Sequential(nn.Linear(3, 9), nn.ReLU(), nn.Linear(9, 2))
+        member = attached(module, (3,), "shrinknets", 1e-1, **CLOSED)
         member[0].looks = Looks(delay)
-        for at, (x, y) in enumerate(data, 1):
-            step_alone(member, x[3], y[3])
+        for at in range(1, 13):
+            step_alone(member, torch.randn(6, 3), torch.tensor([0, 1] * 3))
             if member[0].resizes:
                 first_removal.append(at)
                 break
@@ -394,52 +403,75 @@ def test_what_is_no_chain_is_not_read_as_one(module: nn.Module) -> None:
     assert chain_of(module) is None
 
 
-def small(width: int = 3, bias: bool = True, outputs: int = 2, inputs: int = 2) -> nn.Module:
-    return nn.Sequential(nn.Linear(inputs, width, bias), nn.ReLU(), nn.Linear(width, outputs))
+def small_member(
+    method: str = "fixed",
+    maker: Maker = stacks.fused_adam,
+    *,
+    width: int = 3,
+    inputs: int = 2,
+    outputs: int = 2,
+    bias: bool = True,
+) -> Member:
+    module = nn.Sequential(nn.Linear(inputs, width, bias), nn.ReLU(), nn.Linear(width, outputs))
+    return attached(module, (inputs,), method, 1e-3 if method in ("shrinknets", "group-sparsity") else None, maker)
 
 
-def pair(left: nn.Module, right: nn.Module, method: str = "fixed", inputs: int = 2, **settings: Any) -> list[Member]:
-    knob = 1e-3 if method in (*stacks.KNOBS, "group-sparsity") else None
-    shapes = [(module[0].in_features if isinstance(module[0], nn.Linear) else inputs,) for module in (left, right)]
-    return [attached(each, shape, method, knob, **settings) for each, shape in zip((left, right), shapes, strict=True)]
-
-
-def test_what_cannot_be_stacked_is_refused() -> None:
-    def refused(those: list[Member], said: str, **given: Any) -> None:
+def test_networks_that_differ_in_more_than_widths_are_refused() -> None:
+    plain = small_member()
+    for other, said in (
+        (small_member(bias=False), "differ in their widths alone"),
+        (small_member(outputs=3), "as many outputs"),
+        (small_member(inputs=3), "the same inputs"),
+        (small_member("shrinknets"), "one method"),
+        (small_member(maker=sgd), "got Adam, SGD"),
+    ):
         with pytest.raises(InputError, match=said):
-            stacked(those, **given)
+            stacked([plain, other])
+    stacked([plain, small_member(width=5)])
 
-    refused(pair(small(), small(bias=False)), "differ in their widths alone")
-    refused(pair(small(), small(outputs=3)), "as many outputs")
-    refused(pair(small(), small(inputs=3)), "the same inputs")
-    refused(pair(small(), small(), "group-sparsity"), "under group-sparsity cannot be stacked")
-    refused(pair(small(), small(), "dropout"), "under dropout cannot be stacked")
-    refused(pair(small(), small(), maker=Adagrad), "got Adagrad")
-    shrinknets = pair(small(), small(), "shrinknets")
-    refused([shrinknets[0], pair(small(), small())[0]], "one method")
-    refused([shrinknets[0], *pair(small(), small(), "shrinknets", ramp=1.0)[:1]], "the same settings")
-    refused([shrinknets[0], *pair(small(), small(), "shrinknets", maker=sgd)[:1]], "got Adam, SGD")
+
+def test_methods_optimisers_and_networks_that_do_not_stack_are_refused() -> None:
     sigmoid = nn.Sequential(nn.Linear(2, 3), nn.Sigmoid(), nn.Linear(3, 2))
-    refused(pair(sigmoid, sigmoid.__class__(*small())), "only chains")
-    ahead = pair(small(), small())
-    step_alone(ahead[0], torch.randn(4, 2), torch.tensor([0, 1, 0, 1]))
-    refused(ahead, "no state yet")
-    step_alone(ahead[1], torch.randn(4, 2), torch.tensor([0, 1, 0, 1]))
-    stacked(ahead)
-    step_alone(ahead[1], torch.randn(4, 2), torch.tensor([0, 1, 0, 1]))
-    refused(ahead, "counts differ")
-    faster = pair(small(), small())
-    faster[0][1].param_groups[0]["lr"] = 1.0
-    refused(faster, "one lr, got")
-    frozen = pair(small(), small())
-    frozen[0][0].module[0].weight.requires_grad_(False)
-    refused(frozen, "'0.weight' must be trained in all")
-    dropping = [nn.Sequential(*small(), nn.Dropout(0.5)) for _ in range(2)]
-    refused(pair(*dropping), "a generator for each member")
-    later = pair(small(), small())
-    later[0][0].epoch = 3
-    refused(later, "the same step")
-    refused([(later[1][0], later[0][1]), later[1]], "must train the parameters of their members")
+    dropping = nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.5), nn.Linear(3, 2))
+    for member, said in (
+        (small_member("group-sparsity"), "under group-sparsity cannot be stacked"),
+        (small_member("dropout"), "under dropout cannot be stacked"),
+        (small_member(maker=Adagrad), "got Adagrad"),
+        (attached(sigmoid, (2,), "fixed", None), "only chains"),
+        (attached(dropping, (2,), "fixed", None), "a generator for each member"),
+    ):
+        with pytest.raises(InputError, match=said):
+            stacked([member])
+
+
+def test_members_that_are_not_at_the_same_place_are_refused() -> None:
+    plain, gated = small_member(), small_member("shrinknets")
+
+    def refused(those: list[Member], said: str) -> None:
+        with pytest.raises(InputError, match=said):
+            stacked(those)
+
+    other = twins([gated])[0]
+    other[0].method.share = 0.5  # type: ignore[attr-defined]
+    refused([gated, other], "the same settings")
+    ahead = twins([plain])[0]
+    batch = torch.randn(4, 2), torch.tensor([0, 1, 0, 1])
+    step_alone(ahead, *batch)
+    refused([plain, ahead], "no state yet")
+    further = twins([ahead])[0]
+    stacked([ahead, further])
+    step_alone(further, *batch)
+    refused([ahead, further], "counts differ")
+    faster, frozen, later = (twins([plain])[0] for _ in range(3))
+    faster[1].param_groups[0]["lr"] = 1.0
+    refused([plain, faster], "one lr, got")
+    frozen[0].module[0].weight.requires_grad_(False)
+    refused([plain, frozen], "'0.weight' must be trained in all")
+    later[0].epoch = 3
+    refused([plain, later], "the same step")
+    refused([(plain[0], later[1])], "must train the parameters of their members")
+    with pytest.raises(InputError, match="an optimiser for each"):
+        Stack([plain[0]], [])
 
 
 # Which are stacked ----------------------------------------------------------------------------------------------------
