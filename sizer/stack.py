@@ -194,9 +194,7 @@ class Stack:
         self.optimizer.zero_grad()
         outputs = self(x)
         losses = self.losses(outputs, targets)
-        aim = losses.sum()
-        if self.method.acts(self):
-            aim = aim + self.method.penalty(self)
+        aim = losses.sum() + self.method.penalty(self)
         aim.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         with torch.no_grad():
             self._clip()

@@ -57,6 +57,8 @@ class StackedOptimizer:
         if self.gpu and kind is SGD:
             defaults |= {"fused": True, "foreach": None}
         self.inner = kind(groups, **defaults)
+        if self.gpu:  # torch warns of steps that could be recorded and are not
+            vars(self.inner)["_warned_capturable_if_run_uncaptured"] = True
         self._take_states([entry for held in parameters for entry in held])
 
     def refresh(self) -> None:

@@ -123,7 +123,7 @@ class Method:
         """Inserts gates and first values."""
 
     def acts(self, net: Sized) -> bool:
-        """Whether it moves the network in the current epoch."""
+        """Whether ``penalty`` and ``shrink`` do anything in the current epoch."""
         return self.sizes
 
     def penalty(self, net: Sized) -> Tensor:

@@ -329,6 +329,20 @@ def test_a_network_on_its_own_also_removes_as_many_steps_later() -> None:
     assert first_removal == [4, 7]
 
 
+def test_a_look_on_the_way_is_forgotten_by_resizes_and_new_epochs() -> None:
+    net, _ = small_member("shrinknets")
+    for change in (net.before_epoch, lambda: net.remove("0", [0])):
+        net.looks = Looks(delay=1)
+        net.looks.ask(0, torch.tensor(1))
+        change()
+        assert net.looks.answer(1) is None
+    stack = stacked([small_member("shrinknets")])
+    stack.looks = Looks(delay=1)
+    stack.looks.ask(0, torch.tensor(1))
+    stack.refresh()
+    assert stack.looks.answer(1) is None
+
+
 # What a stack takes and refuses ---------------------------------------------------------------------------------------
 
 
