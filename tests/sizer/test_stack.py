@@ -352,11 +352,12 @@ def test_an_epoch_begins_with_the_members_knobs_and_rates() -> None:
     for net, optimizer in those:
         net.knob *= 2
         net.before_epoch()
-        optimizer.param_groups[0]["lr"] = 0.5
+        optimizer.param_groups[0] |= {"lr": 0.5, "betas": (0.5, 0.6)}
     stack.refresh()
     assert stack.knob.tolist() == pytest.approx([2e-4, 2e-3, 2e-2, 2e-1])
     assert stack.epoch == 2
     assert [group["lr"] for group in stack.optimizer.param_groups] == [0.5, 0.1]
+    assert [group["betas"] for group in stack.optimizer.param_groups] == [(0.5, 0.6), (0.9, 0.999)]
 
 
 def test_some_members_are_written_back_and_none_that_was_resized() -> None:
