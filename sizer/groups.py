@@ -124,6 +124,10 @@ class Group:
         """How many units it has now."""
         return self.atom.size
 
+    def incoming(self) -> list[Tensor]:
+        """What gives the units their outputs, weights and biases and what rescales them: (width, n) each."""
+        return [slot.by_unit(slot.ref.tensor, self) for slot in self.roles(*WRITTEN)]
+
     def roles(self, *roles: str) -> list[Slot]:
         return [slot for slot in self.slots if slot.role in roles]
 

@@ -15,6 +15,7 @@ from sizer.errors import InputError, unknown
 from sizer.folding import fold_constants
 from sizer.gates import Gates, factors, fold, folded, is_gate
 from sizer.groups import FixedWidth, Group, Slot, Traced
+from sizer.looks import Looks
 from sizer.step_sizes import StepSize, step_sizes
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Net:
         validate: gives the validation metric, larger being better, for methods that judge by it. ``fit`` sets it.
         notes: what methods remember of this network, as it stands in JSON; a run that goes on finds it again.
         snapshot: where a method may want to return to; kept like the notes.
+        looks: what a method asks of the device on the way; forgotten with each resize and each epoch.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Net:
         self.validate: Callable[[], float] | None = None
         self.notes: dict[str, Any] = {}
         self.snapshot: Snapshot | None = None
+        self.looks = Looks()
         found = traced.groups()
         self.groups: list[Group] = found.free
         self.fixed: list[FixedWidth] = found.fixed
@@ -111,6 +114,11 @@ class Net:
     def widths(self) -> dict[str, int]:
         """Layer -> width now, of the free groups, in the order in which they run."""
         return {group.name: group.width for group in self.groups}
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters stand."""
+        return next(self.module.parameters()).device
 
     @property
     def knob(self) -> float:
@@ -190,6 +198,7 @@ class Net:
         """To be called before each epoch: growth."""
         self.epoch += 1
         self._steps_before_epoch = self.steps
+        self.looks.forget()
         self.method.before_epoch(self)
 
     def after_epoch(self) -> None:
@@ -291,6 +300,7 @@ class Net:
 
     def _resize(self, chosen: dict[Group, Tensor], fill: resize.Fill | None = None) -> None:
         resize.resize(chosen, fill, self.optimizers, self.copies)
+        self.looks.forget()
         self.resizes += 1
 
     def resize_to(self, widths: dict[str, int], *, blank: bool = False) -> None:

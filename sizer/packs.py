@@ -169,7 +169,7 @@ def best_size(
 
 def names() -> tuple[str, ...]:
     """The methods that have packs."""
-    return tuple(name for name in methods.names() if methods.method_class(name).packs)
+    return tuple(name for name in methods.names() if methods.method_class(name).stacks)
 
 
 def check(method: Method) -> None:
@@ -178,7 +178,7 @@ def check(method: Method) -> None:
     Raises:
         InputError: it has none; says which have.
     """
-    if not method.packs:
+    if not method.stacks:
         raise InputError(f"{method.name} has no packs: {', '.join(names())} have; train it with pack 1")
 
 

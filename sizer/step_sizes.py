@@ -8,8 +8,11 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-StepSize = tuple[float, Tensor | float]
-"""A rate, and what each entry's gradient is divided by: a number, or a tensor in the parameter's shape."""
+StepSize = tuple[float | Tensor, Tensor | float]
+"""A rate, and what each entry's gradient is divided by: a number, or a tensor in the parameter's shape.
+
+The rate is a tensor of shape () where the optimiser's is one on a GPU, which nothing then waits for.
+"""
 
 
 def step_sizes(optimizers: Iterable[Optimizer], parameters: Iterable[Tensor]) -> dict[Tensor, StepSize]:
@@ -24,13 +27,14 @@ def step_sizes(optimizers: Iterable[Optimizer], parameters: Iterable[Tensor]) ->
     return found
 
 
-def _rate(options: dict[str, Any]) -> float:
+def _rate(options: dict[str, Any]) -> float | Tensor:
     """The learning rate, times what momentum makes of a gradient that stays: 1 + m + m^2 + ... = 1 / (1 - m).
 
     Dampening counts the gradient (1 - d) times. Nesterov's form, which has none, ends at the same step. Adam's first
     moment is an average, so its step is the learning rate.
     """
-    rate, momentum = float(options["lr"]), options.get("momentum", 0.0)
+    given, momentum = options["lr"], options.get("momentum", 0.0)
+    rate: float | Tensor = given if isinstance(given, Tensor) and given.is_cuda else float(given)
     return rate * (1 - options.get("dampening", 0.0)) / (1 - momentum) if momentum else rate
 
 

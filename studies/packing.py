@@ -39,7 +39,7 @@ def checked(plan: Plan, asked: Asked, trial_timeout: float | None) -> Asked:
     if trial_timeout is not None:
         raise InputError(f"a pack of {size} has one clock, so no trial's own time can be limited: use --pack 1")
     for name, arm in plan.every.items():
-        if not methods.method_class(arm.method).packs:
+        if not methods.method_class(arm.method).stacks:
             raise InputError(
                 f"pack {size}: {arm.method} (arm {name}) has no packs, {', '.join(packs.names())} have; "
                 f"--pack {AUTO} packs the arms that can be"
@@ -70,7 +70,7 @@ def chosen(
     sizes = dict.fromkeys(plan.every, 1)
     for name, arm in plan.every.items():
         most = math.ceil(left[name] / at_once)
-        if most > 1 and shares.limit is None and methods.method_class(arm.method).packs:
+        if most > 1 and shares.limit is None and methods.method_class(arm.method).stacks:
             best = time({**_like(plan, name), "most": most}, shares)
             sizes[name] = math.ceil(left[name] / (at_once * math.ceil(left[name] / (at_once * best))))
     return sizes

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sizer.errors import InputError, unknown
 from sizer.groups import Group, Slot
-from sizer.methods.method import Knob, Method
+from sizer.methods.method import Knob, Method, Sized
 from sizer.net import Net, fresh
 
 Weighting = Callable[[Tensor], Tensor]
@@ -46,8 +46,8 @@ class AutoSizing(Method):
     """
 
     name = "auto-sizing"
+    stacks: ClassVar[bool] = True
     knob = Knob("alpha", 1e-6, 1e-3)
-    packs = True
     settings: ClassVar = {
         "threshold": 1e-3,
         "growth": 0.2,
@@ -87,14 +87,18 @@ class AutoSizing(Method):
         self.pruning = pruning
         self.fine_tuning = fine_tuning
 
-    def dynamic(self, net: Net) -> bool:
+    def dynamic(self, net: Sized) -> bool:
         """Whether the current epoch still sizes the network; the static part has begun when not."""
         return net.epochs is None or net.epoch <= net.epochs - int(net.epochs * self.fine_tuning)
 
-    def penalty(self, net: Net) -> Tensor:
+    def acts(self, net: Sized) -> bool:
+        return self.dynamic(net)
+
+    def penalty(self, net: Sized) -> Tensor:
         if not self.dynamic(net):
             return super().penalty(net)
-        return self.value * torch.stack([self.regulariser(_incoming(group), self.f) for group in net.groups]).sum()
+        layers = [self.regulariser(group.incoming(), self.f) for group in net.groups]
+        return (net.knob * torch.stack(layers).sum(0)).sum()
 
     def before_epoch(self, net: Net) -> None:
         counts = {group: max(self.min_growth, int(self.growth * group.width)) for group in net.groups}
@@ -149,35 +153,35 @@ def weighted_l1(weights: list[Tensor], f: Weighting) -> Tensor:
     """``sum_j f(j) * |w_j|_1`` over units j = 1, 2, ... (eq. 1).
 
     Args:
-        weights: tensors of shape (units, n) with the same units, such as [W, b].
+        weights: tensors of shape (..., units, n) with the same units, such as [W, b].
         f: gives each unit's weight; the other penalties make no use of it.
 
     Returns:
-        shape ().
+        shape (...).
     """
-    per_unit = torch.stack([weight.abs().sum(1) for weight in weights]).sum(0)
-    return per_unit @ f(torch.arange(1, len(per_unit) + 1, device=per_unit.device, dtype=per_unit.dtype))
+    per_unit = torch.stack([weight.abs().sum(-1) for weight in weights]).sum(0)
+    return per_unit @ f(torch.arange(1, per_unit.shape[-1] + 1, device=per_unit.device, dtype=per_unit.dtype))
 
 
 def l21(weights: list[Tensor], f: Weighting) -> Tensor:
     """``sum_j ||w_j||_2`` (l2,1 of original auto-sizing, without a factor for the group's size); as ``weighted_l1``."""
-    lengths: Tensor = torch.linalg.vector_norm(torch.cat(weights, 1), dim=1)  # its gradient is 0 at 0
-    return lengths.sum()
+    lengths: Tensor = torch.linalg.vector_norm(torch.cat(weights, -1), dim=-1)  # its gradient is 0 at 0
+    return lengths.sum(-1)
 
 
 def linf1(weights: list[Tensor], f: Weighting) -> Tensor:
     """``sum_j max |w_j|`` (l_inf,1 of original auto-sizing); as ``weighted_l1``."""
-    return torch.stack([weight.abs().amax(1) for weight in weights]).amax(0).sum()
+    return torch.stack([weight.abs().amax(-1) for weight in weights]).amax(0).sum(-1)
 
 
 def l1(weights: list[Tensor], f: Weighting) -> Tensor:
     """``sum_j |w_j|_1``; as ``weighted_l1``."""
-    return torch.stack([weight.abs().sum() for weight in weights]).sum()
+    return torch.stack([weight.abs().sum((-2, -1)) for weight in weights]).sum(0)
 
 
 def none(weights: list[Tensor], f: Weighting) -> Tensor:
     """No penalty; as ``weighted_l1``."""
-    return weights[0].new_zeros(())
+    return weights[0].new_zeros(weights[0].shape[:-2])
 
 
 PENALTIES: dict[str, Callable[[list[Tensor], Weighting], Tensor]] = {
@@ -186,7 +190,3 @@ PENALTIES: dict[str, Callable[[list[Tensor], Weighting], Tensor]] = {
 WEIGHTINGS: dict[str, Weighting] = {
     "linear": torch.clone, "sqrt": torch.sqrt, "log": torch.log1p, "square": torch.square,
 }  # fmt: skip
-
-
-def _incoming(group: Group) -> list[Tensor]:
-    return [slot.by_unit(slot.ref.tensor, group) for slot in group.roles("row", "bias", "scale", "shift")]

@@ -26,6 +26,7 @@ class Dropout(Fixed):
     """
 
     name = "dropout"
+    stacks: ClassVar[bool] = False
     settings: ClassVar = {"rate": 0.5}
 
     def __init__(self, rate: float = 0.5) -> None:

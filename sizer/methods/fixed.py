@@ -14,7 +14,7 @@ class Fixed(Method):
 
     name = "fixed"
     sizes: ClassVar[bool] = False
-    packs = True
+    stacks: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self.value = 0.0

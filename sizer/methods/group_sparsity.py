@@ -188,7 +188,7 @@ def _norm(parts: list[Tensor]) -> Tensor:
 def _moves(slot: Slot, sizes: dict[Tensor, StepSize]) -> bool:
     """Whether the optimiser moves it; what is frozen stays as it is."""
     tensor = slot.ref.tensor
-    return tensor.requires_grad and tensor in sizes and sizes[tensor][0] > 0
+    return tensor.requires_grad and tensor in sizes and bool(sizes[tensor][0] > 0)
 
 
 def _divisor(slot: Slot, group: Group, size: StepSize, part: Tensor) -> Tensor:
@@ -197,7 +197,7 @@ def _divisor(slot: Slot, group: Group, size: StepSize, part: Tensor) -> Tensor:
     if isinstance(scale, Tensor):
         norm: Tensor = torch.linalg.vector_norm(_precise(slot.by_unit(scale, group)), dim=1) / rate
         return norm
-    return part.new_full((len(part),), scale / rate * part.shape[1] ** 0.5)
+    return part.new_full((len(part),), float(scale / rate) * part.shape[1] ** 0.5)
 
 
 def _precise(tensor: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sizer.errors import InputError, unknown
 from sizer.groups import Group
-from sizer.methods.method import Knob, Method
+from sizer.methods.method import Knob, Method, Sized
 from sizer.net import Net
 
 
@@ -33,8 +33,8 @@ class ShrinkNets(Method):
     """
 
     name = "shrinknets"
+    stacks: ClassVar[bool] = True
     knob = Knob("lambda", 1e-5, 1e-2)
-    packs = True
     settings: ClassVar = {"rule": "proximal", "start": "uniform", "ramp": 2.0, "check_every": 50, "share": 0.02}
 
     def __init__(
@@ -71,41 +71,55 @@ class ShrinkNets(Method):
             starts[group] = theta.to(like.device)
         net.add_gates(starts)
 
-    def penalty(self, net: Net) -> Tensor:
+    def penalty(self, net: Sized) -> Tensor:
         if self.proximal or net.gates is None:
             return super().penalty(net)
-        return self.value * torch.stack([torch.relu(theta).sum() for theta in net.gates.parameters()]).sum()
+        sums = torch.stack([torch.relu(theta).sum(-1) for theta in net.gates.parameters()]).sum(0)
+        return (net.knob * sums).sum()
 
     def after_step(self, net: Net) -> None:
-        if not self.proximal or net.gates is None:
-            return
-        self._shrink(net, self._strength(net))
-        if net.steps % self.check_every == 0:
-            dead = self._dead(net)
-            if any(int(mask.sum()) > self.share * len(mask) for mask in dead.values()):
-                net.drop(dead)
+        self.shrink(net, self.strength(net))
+        due = self.look(net)
+        if due is not None and bool(due):
+            self.remove(net)
 
     def after_epoch(self, net: Net) -> None:
-        net.drop(self._dead(net))
+        self.remove(net)
 
-    def _dead(self, net: Net) -> dict[Group, Tensor]:
-        gates = net.gates.by_group if net.gates else {}
-        return {group: gate.theta.detach() <= 0 for group, gate in gates.items()}
-
-    def _strength(self, net: Net) -> float:
-        """Lambda under the ramp, which waits until the length of an epoch is known."""
+    def strength(self, net: Sized) -> float:
+        """The ramp, which waits until the length of an epoch is known."""
         if self.ramp == 0:
-            return self.value
+            return 1.0
         if net.steps_per_epoch is None:
             return 0.0
-        return self.value * min(1.0, net.steps / (self.ramp * net.steps_per_epoch))
+        return min(1.0, net.steps / (self.ramp * net.steps_per_epoch))
 
     @torch.no_grad()
-    def _shrink(self, net: Net, strength: float) -> None:
+    def shrink(self, net: Sized, strength: float | Tensor) -> None:
         """The proximal step of the L1 penalty, in the metric of the optimiser; a closed gate stays closed."""
-        assert net.gates is not None
+        if not self.proximal or net.gates is None:
+            return
+        acting = net.knob * strength
+        each = acting.unsqueeze(-1) if isinstance(acting, Tensor) else acting
         sizes = net.step_sizes(net.gates.parameters())
         for gate in net.gates.by_group.values():
             rate, scale = sizes[gate.theta]
-            gate.theta.sub_(rate * strength / scale).clamp_(min=0).mul_(gate.alive)
-            gate.alive.logical_and_(gate.theta > 0)
+            gate.theta.sub_(rate * each / scale).clamp_(min=0).mul_(gate.alive)
+            torch.gt(gate.theta, 0, out=gate.alive)
+
+    def look(self, net: Sized) -> Tensor | None:
+        """Every ``check_every`` steps: whether more than ``share`` of a layer's gates are closed."""
+        if not self.proximal or net.gates is None:
+            return None
+        if net.steps % self.check_every == 0:
+            closed = [gate.theta <= 0 for gate in net.gates.by_group.values()]
+            net.looks.ask(net.steps, torch.stack([mask.logical_not().sum(-1) for mask in closed]))
+        opened = net.looks.answer(net.steps)
+        if opened is None:
+            return None
+        widths = torch.tensor([group.width for group in net.gates.by_group], dtype=torch.float64)
+        return (widths - opened > self.share * widths).any(0)
+
+    def remove(self, net: Net) -> None:
+        gates = net.gates.by_group if net.gates else {}
+        net.drop({group: gate.theta.detach() <= 0 for group, gate in gates.items()})

@@ -28,7 +28,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "auto-sizing": {"min_growth": 3, "threshold": 0.02},
     "fixed": {},
     "fixed-l2": {},
-    "dropout": {},
 }
 
 
@@ -222,7 +221,7 @@ print([type(run).__name__ for run in runs], [len(run.history) for run in runs])
 
 def test_a_method_without_packs_says_which_have_them(data: Data) -> None:
     member = Member(members("mlp", "fixed", data)[0].build, create("group-sparsity", 1e-3))
-    with pytest.raises(InputError, match="no packs: auto-sizing, dropout, fixed, fixed-l2, shrinknets have"):
+    with pytest.raises(InputError, match="no packs: auto-sizing, fixed, fixed-l2, shrinknets have"):
         packs.fit([member], data, epochs=1)
 
 

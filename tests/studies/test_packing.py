@@ -79,7 +79,7 @@ def test_rows_that_an_earlier_driver_left_train_together_again(bench: Bench) -> 
         (0, None, "pack must be a number of trials, 1 or more, or auto, got 0"),
         ("-3", None, "pack must be a number of trials, 1 or more, or auto, got -3"),
         ("4", 9.0, "a pack of 4 has one clock, so no trial's own time can be limited: use --pack 1"),
-        (2, None, "pack 2: group-sparsity (arm group-sparsity) has no packs, auto-sizing, dropout, fixed"),
+        (2, None, "pack 2: group-sparsity (arm group-sparsity) has no packs, auto-sizing, fixed"),
     ],
 )
 def test_packs_that_cannot_be(pack: int | str, limit: float | None, says: str, tmp_path: Path) -> None:
