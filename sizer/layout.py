@@ -11,10 +11,15 @@ from torch import Tensor, nn
 
 
 def channels_last(module: nn.Module) -> None:
-    """Lays the weights of two-dimensional convolutions out so; the values stay, and so do the parameters."""
-    for parameter in module.parameters():
-        if parameter.dim() == 4:
-            parameter.data = _laid(parameter.data)
+    """Lays the weights of two-dimensional convolutions out so; the values stay, and so do the parameters.
+
+    Only where nothing but torch's own modules, one after the other, sees what comes of it: a forward() of one's own may
+    count on the order, as ``x.view(len(x), -1)`` does.
+    """
+    if all(type(each) is nn.Sequential or _is_torchs(each) for each in module.modules()):
+        for parameter in module.parameters():
+            if parameter.dim() == 4:
+                parameter.data = _laid(parameter.data)
 
 
 def like(value: Tensor, other: Tensor) -> Tensor:
@@ -26,9 +31,13 @@ def like(value: Tensor, other: Tensor) -> Tensor:
     return _laid(value)
 
 
+def _is_torchs(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("torch.nn.modules.") and not list(module.children())
+
+
 def _is_laid(value: Tensor) -> bool:
-    # is_contiguous() cannot tell where there is but one channel, which may become several.
-    return value.stride(1) == 1
+    # is_contiguous() cannot tell where there is but one channel, which may become several, or one place.
+    return value.stride(1) == 1 and value.stride(3) == value.shape[1] and value.shape[1:] != (1, 1, 1)
 
 
 def _laid(value: Tensor) -> Tensor:

@@ -51,6 +51,21 @@ def test_it_stays_so_through_resizes_and_when_a_run_goes_on(method: str, data: D
     assert lying_alike(gone_on.net, gone_on.net.optimizers[0])
 
 
+def test_a_forward_of_ones_own_may_count_on_the_order(data: Data) -> None:
+    class Written(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(1, 4, 3), nn.Linear(4 * 14 * 14, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.last(torch.relu(self.first(x)).view(len(x), -1))
+            return result
+
+    run = sizer.fit(Written(), data, create("shrinknets", 1e-3), epochs=1)
+    assert run.net.widths
+    assert run.status == "complete"
+
+
 def test_values_stay_and_only_kernels_move() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ConvTranspose2d(4, 2, 2), nn.Flatten(), nn.Linear(8, 2))
     before = {name: value.clone() for name, value in module.state_dict().items()}
