@@ -505,6 +505,7 @@ def test_who_is_stacked_with_whom_follows_from_what_one_more_stack_costs() -> No
     assert grouped(WIDTHS, parameters_of, 3_000) == [[0, 2, 3], [1, 4]]
     assert grouped(WIDTHS, parameters_of, 1e6) == [[0, 1, 2, 3, 4]]
     assert grouped([], parameters_of, 0) == []
+    assert grouped([{"a": 1}, {"a": 2}], lambda widths: 5, 0) == [[0], [1]]
 
 
 # Steps on resident data -----------------------------------------------------------------------------------------------
