@@ -26,7 +26,6 @@ _LOOPS = (
         lambda: loops.against_hand_tuned(1000, 2, 8_000, 256), most=1.10),
 )  # fmt: skip
 
-_MEMORY = "resident bytes of a process that trains 784-10000-10 by ShrinkNets (proximal, lambda 1e-3) for 4 epochs"
 _WORKER = "of the worker of a sweep that trains 3072-10000-10 by ShrinkNets on CIFAR-10, one epoch"
 _EPOCH = "CPU-seconds of all threads, an epoch of ShrinkNets 784-10000-10, lambda 1e-3, batch 256, on 10,000 images"
 _SIZING = (
@@ -38,22 +37,20 @@ _SIZING = (
         "training seconds of the 20th epoch against the second one of a plain network of the width that is left",
         lambda: sizing.shrunk(20), most=1.15),
     Row("shrinking-memory", "its peak memory / never removing",
-        f"the most {_MEMORY}, from the beginning of fit on, against the same without removal",
-        lambda: memory.with_removal(0), most=1.10, unit="bytes", pairs=5, warm=False),
-    Row("shrinking-after", "memory afterwards / never removing",
-        f"{_MEMORY}, when fit has ended, against the same without removal",
-        lambda: memory.with_removal(1), most=1, unit="bytes", pairs=5, warm=False),
-    Row("memory-10000", "peak of a worker, 10,000 units, CIFAR-10",
+        "the most resident bytes, from the beginning of fit on, of a process that trains 784-10000-10 by ShrinkNets "
+        "(proximal, lambda 1e-3) for 2 epochs, against the same without removal: both have all units at first",
+        memory.with_removal, most=1.10, unit="bytes", pairs=5, warm=False),
+    Row("memory-10000", "a worker's peak, 10,000 units of CIFAR-10",
         f"the most resident bytes (VmHWM) {_WORKER}: torch, Ray and the data counted, which workers share",
         lambda: memory.worker("all"), most=2 * 2**30, plain=True, unit="bytes", pairs=5, warm=False),
     Row("memory-own", "the same without what workers share",
         f"the most bytes that are nobody else's (RssAnon) {_WORKER}; the data lies in Ray's object store once a node",
         lambda: memory.worker("own"), plain=True, unit="bytes", pairs=5, warm=False),
-    Row("das-epoch", "DAS, CPU-seconds an epoch / its TensorFlow original",
+    Row("das-epoch", "DAS, an epoch's CPU / TensorFlow original",
         "CPU-seconds of all threads, one dynamic epoch of das-conv from 100 units a layer, alpha 2e-5, batch 128, on "
         "10,000 images of 28 x 28; the original's on another occasion",
         sizing.das_epoch, unit="CPU-s", elsewhere="23-24s", pairs=5),
-    Row("shrinknets-epoch", "ShrinkNets, CPU-seconds an epoch / its authors' code",
+    Row("shrinknets-epoch", "ShrinkNets, same / its authors' code",
         f"{_EPOCH}, the paper's rule; its authors' code on another occasion",
         partial(sizing.shrinknets_epoch, "subgradient"), unit="CPU-s", elsewhere="4.5-4.9s"),
     Row("proximal-epoch", "the same by our proximal rule", f"{_EPOCH}, our rule; its authors' code on another occasion",
@@ -85,7 +82,7 @@ _SWEEPS = (
 _SURGERY = (
     *(Row(f"attach-{name}", "attach()", f"seconds of attach() on {name} at its default widths, the network being there",
           partial(surgery.attaching, name), most=5, plain=True) for name in networks.names()),
-    Row("removal", "16 units a width, resnet18 / Torch-Pruning",
+    Row("removal", "16 units of a width / Torch-Pruning",
         "seconds to take 16 units from each width of resnet18, the graph being known, against Torch-Pruning",
         lambda: surgery.removing(16), most=0.5),
     Row("gated-resnet18", "a step with gates / without",

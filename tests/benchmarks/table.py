@@ -59,16 +59,23 @@ def lines(row: Row, result: Result) -> str:
 def bound(row: Row) -> str:
     """``<=`` or ``>=``, and the limit; empty where there is none."""
     limit, sign = (row.least, ">=") if row.most is None else (row.most, "<=")
-    return "" if limit is None else sign + quantity(limit, row.unit if row.plain else "")
+    if limit is None:
+        return ""
+    divisor, name = _scale(limit, row.unit if row.plain else "")
+    return f"{sign}{limit / divisor:g}{name}"
 
 
 def quantity(value: float | None, unit: str) -> str:
     """A number as the table has it; seconds as ms where they are few, bytes as MiB or GiB."""
     if value is None:
         return ""
-    divisor, name = next((divisor, name) for least, divisor, name in _SCALES[unit] if abs(value) >= least)
+    divisor, name = _scale(value, unit)
     value /= divisor
     return f"{value:.{2 if abs(value) < 10 else 1 if abs(value) < 100 else 0}f}{name}"
+
+
+def _scale(value: float, unit: str) -> tuple[float, str]:
+    return next((divisor, name) for least, divisor, name in _SCALES[unit] if abs(value) >= least)
 
 
 def _cells(row: Row, what: str, cells: dict[str, str]) -> str:
