@@ -26,7 +26,6 @@ _LOOPS = (
         lambda: loops.against_hand_tuned(1000, 2, 8_000, 256), most=1.10),
 )  # fmt: skip
 
-_WORKER = "of the worker of a sweep that trains 3072-10000-10 by ShrinkNets on CIFAR-10, one epoch"
 _EPOCH = "CPU-seconds of all threads, an epoch of ShrinkNets 784-10000-10, lambda 1e-3, batch 256, on 10,000 images"
 _SIZING = (
     Row("shrinking", "10,000 units, 20 epochs / never removing",
@@ -41,11 +40,9 @@ _SIZING = (
         "(proximal, lambda 1e-3) for 2 epochs, against the same without removal: both have all units at first",
         memory.with_removal, most=1.10, unit="bytes", pairs=5, warm=False),
     Row("memory-10000", "a worker's peak, 10,000 units of CIFAR-10",
-        f"the most resident bytes (VmHWM) {_WORKER}: torch, Ray and the data counted, which workers share",
-        lambda: memory.worker("all"), most=2 * 2**30, plain=True, unit="bytes", pairs=5, warm=False),
-    Row("memory-own", "the same without what workers share",
-        f"the most bytes that are nobody else's (RssAnon) {_WORKER}; the data lies in Ray's object store once a node",
-        lambda: memory.worker("own"), plain=True, unit="bytes", pairs=5, warm=False),
+        "the most resident bytes (VmHWM) of the worker of a sweep that trains 3072-10000-10 by ShrinkNets on CIFAR-10, "
+        "one epoch: torch, Ray and the data in its object store counted, which the workers of a node share",
+        memory.worker, most=2 * 2**30, plain=True, unit="bytes", pairs=5, warm=False),
     Row("das-epoch", "DAS, an epoch's CPU / TensorFlow original",
         "CPU-seconds of all threads, one dynamic epoch of das-conv from 100 units a layer, alpha 2e-5, batch 128, on "
         "10,000 images of 28 x 28; the original's on another occasion",
