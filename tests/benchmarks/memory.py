@@ -34,7 +34,7 @@ def with_removal() -> tuple[Side, ...]:
 
 
 def worker() -> tuple[Side, ...]:
-    """The most resident bytes of the worker that trains 3072-10000-10 on CIFAR-10 by ShrinkNets, of a sweep of one trial.
+    """The most resident bytes of a worker that trains 3072-10000-10 on CIFAR-10 by ShrinkNets, in a sweep of one trial.
 
     Whatever was resident counts (VmHWM, as a trial's history has it): torch and Ray, and the data, which lies in Ray's
     object store once for all workers of a node. What is the worker's own alone (RssAnon) would be a third less; but a
