@@ -60,18 +60,19 @@ def shrunk(epochs: int) -> tuple[Side, ...]:
     and the second counts.
     """
     data = fashion(others=1_000)
+    kept = tempfile.TemporaryDirectory()
+
+    def going_on(folder: Path, until: int) -> sizer.Run:
+        return sizer.fit(mlp(data, WIDE), data, ShrinkNets(STRENGTH), epochs=until, folder=folder)
 
     @cache
     def begun() -> tuple[Path, int]:
-        folder = Path(tempfile.mkdtemp(prefix="sizer-bench-"))
-        run = sizer.fit(mlp(data, WIDE), data, ShrinkNets(STRENGTH), epochs=epochs - 2, folder=folder)
-        return folder, sum(run.net.widths.values())
+        folder = Path(kept.name, "run")
+        return folder, sum(going_on(folder, epochs - 2).net.widths.values())
 
     def ours() -> float:
         with tempfile.TemporaryDirectory() as copied:
-            folder = Path(copied, "run")
-            shutil.copytree(begun()[0], folder)
-            return _last(sizer.fit(mlp(data, WIDE), data, ShrinkNets(STRENGTH), epochs=epochs, folder=folder).history)
+            return _last(going_on(shutil.copytree(begun()[0], Path(copied, "run")), epochs).history)
 
     def theirs() -> float:
         return _last(sizer.fit(mlp(data, begun()[1]), data, create("fixed"), epochs=2).history)
