@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -13,8 +12,8 @@ import sizer
 from sizer import networks
 from sizer.methods import create
 from sizer.net import Net
+from tests.benchmarks.row import Side
 
-Side = Callable[[], float]
 CIFAR = (3, 32, 32)
 
 
@@ -23,7 +22,7 @@ def build(name: str, shape: tuple[int, ...] = CIFAR) -> nn.Module:
     return networks.build(name, shape, 10)
 
 
-def attaching(network: str) -> tuple[Side, None]:
+def attaching(network: str) -> tuple[Side, ...]:
     """Seconds of one ``attach``, the network being there."""
 
     def ours() -> float:
@@ -32,12 +31,12 @@ def attaching(network: str) -> tuple[Side, None]:
         sizer.attach(module, x, create("shrinknets", 1e-3))
         return time.perf_counter() - began
 
-    return ours, None
+    return (ours,)
 
 
-def removing(units: int) -> tuple[Side, Side]:
+def removing(units: int) -> tuple[Side, ...]:
     """Seconds to take some units from each width of resnet18, the graph being known."""
-    import torch_pruning
+    import torch_pruning  # type: ignore[import-untyped]
 
     x = torch.randn(2, *CIFAR)
     layers = networks.layers("resnet18")
@@ -60,7 +59,7 @@ def removing(units: int) -> tuple[Side, Side]:
     return ours, theirs
 
 
-def gated(network: str, shape: tuple[int, ...], batch: int, steps: int) -> tuple[Side, Side]:
+def gated(network: str, shape: tuple[int, ...], batch: int, steps: int) -> tuple[Side, ...]:
     """Seconds of a training step, the first left out: with gates that stay open, and without any."""
     x, y = torch.randn(batch, *shape), torch.randint(10, (batch,))
 
@@ -69,7 +68,7 @@ def gated(network: str, shape: tuple[int, ...], batch: int, steps: int) -> tuple
         for at in range(steps + 1):
             began = began if at > 1 else time.perf_counter()
             optimizer.zero_grad()
-            F.cross_entropy(module(x), y).backward()
+            F.cross_entropy(module(x), y).backward()  # type: ignore[no-untyped-call]  # torch has no types for it
             optimizer.step()
             if net is not None:
                 net.after_step()
