@@ -14,11 +14,12 @@ def channels_last(module: nn.Module) -> None:
     """Lays the weights of two-dimensional convolutions out so; the values stay, and so do the parameters.
 
     Only where nothing but torch's own modules, one after the other, sees what comes of it: a forward() of one's own may
-    count on the order, as ``x.view(len(x), -1)`` does.
+    count on the order, as ``x.view(len(x), -1)`` does. And not where a convolution of 1 x 1 takes strides: its gradient
+    then writes outside of its memory (seen in torch 2.13 on a CPU).
     """
-    if all(type(each) is nn.Sequential or _is_torchs(each) for each in module.modules()):
+    if all(type(each) is nn.Sequential or _bears(each) for each in module.modules()):
         for parameter in module.parameters():
-            if parameter.dim() == 4:
+            if parameter.dim() == 4 and parameter.shape[2:] != (1, 1):
                 parameter.data = _laid(parameter.data)
 
 
@@ -31,13 +32,16 @@ def like(value: Tensor, other: Tensor) -> Tensor:
     return _laid(value)
 
 
-def _is_torchs(module: nn.Module) -> bool:
+def _bears(module: nn.Module) -> bool:
+    """Whether it is one of torch's own that takes any order."""
+    if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.stride != (1, 1):
+        return False
     return type(module).__module__.startswith("torch.nn.modules.") and not list(module.children())
 
 
 def _is_laid(value: Tensor) -> bool:
-    # is_contiguous() cannot tell where there is but one channel, which may become several, or one place.
-    return value.stride(1) == 1 and value.stride(3) == value.shape[1] and value.shape[1:] != (1, 1, 1)
+    # is_contiguous() cannot tell where there is but one channel, which may become several.
+    return value.stride(1) == 1 and value.shape[2:] != (1, 1)
 
 
 def _laid(value: Tensor) -> Tensor:

@@ -66,6 +66,14 @@ def test_a_forward_of_ones_own_may_count_on_the_order(data: Data) -> None:
     assert run.status == "complete"
 
 
+def test_strided_convolutions_of_1_x_1_are_let_be() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1, stride=2))
+    layout.channels_last(module)
+    assert module[0].weight.is_contiguous()
+    layout.channels_last(module[:1])
+    assert not module[0].weight.is_contiguous()
+
+
 def test_values_stay_and_only_kernels_move() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ConvTranspose2d(4, 2, 2), nn.Flatten(), nn.Linear(8, 2))
     before = {name: value.clone() for name, value in module.state_dict().items()}
