@@ -18,7 +18,7 @@ from tests.dashboards.swept import small_plan, sweep_here
 Sizer = Callable[..., tuple[int, str, str]]
 
 COMMANDS = {
-    "sweep": "PLAN --trials --epochs --seed --scale --name --cpus-per-trial --gpus-per-trial --concurrency --address"
+    "sweep": "PLAN --trials --epochs --seed --scale --name --cpus-per-trial --gpus-per-trial --concurrency --pack --address"
     " --timeout --trial-timeout --files --dry-run --db",
     "submit": "PLAN --address --trials --epochs --seed --scale --name --cpus-per-trial --gpus-per-trial --concurrency"
     " --timeout --trial-timeout --files --db --server",
