@@ -18,10 +18,10 @@ from tests.dashboards.swept import small_plan, sweep_here
 Sizer = Callable[..., tuple[int, str, str]]
 
 COMMANDS = {
-    "sweep": "PLAN --trials --epochs --seed --scale --name --cpus-per-trial --gpus-per-trial --concurrency --pack --address"
-    " --timeout --trial-timeout --files --dry-run --db",
+    "sweep": "PLAN --trials --epochs --seed --scale --name --cpus-per-trial --gpus-per-trial --concurrency --pack"
+    " --address --timeout --trial-timeout --files --dry-run --db",
     "submit": "PLAN --address --trials --epochs --seed --scale --name --cpus-per-trial --gpus-per-trial --concurrency"
-    " --timeout --trial-timeout --files --db --server",
+    " --pack --timeout --trial-timeout --files --db --server",
     "status": "PLAN --follow --db --server",
     "stop": "PLAN --wait --db --server",
     "compare": "PLAN --threshold --db --server",
