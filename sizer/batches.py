@@ -83,10 +83,18 @@ class Resident:
                 some = slice(start, start + EVALUATION_BATCH)
                 yield (self.x[some].clone(),), self.y[some].clone()
             return
-        order = torch.randperm(len(self.x), device=self.x.device)
-        for start in self.starts:
-            rows = order[start : start + self.batch_size]
-            yield (self.x.index_select(0, rows),), self.y.index_select(0, rows)
+        order = self.order()
+        for at in range(len(self.starts)):
+            yield self.batch(order, at)
+
+    def order(self) -> Tensor:
+        """An epoch's order of a training part, drawn from the default generator: (N,) int64."""
+        return torch.randperm(len(self.x), device=self.x.device)
+
+    def batch(self, order: Tensor, at: int) -> Batch:
+        """A training part's batch, from 0, in an order."""
+        rows = order[self.starts[at] :][: self.batch_size]
+        return (self.x.index_select(0, rows),), self.y.index_select(0, rows)
 
     def inputs(self) -> Iterator[tuple[Tensor, ...]]:
         """The inputs alone, in their own order."""

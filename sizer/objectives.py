@@ -129,6 +129,10 @@ class Accuracy:
         self.hits = self.hits + (outputs.argmax(1) == classes).sum()
         self.count = self.count + (classes.numel() if targets.dim() == 1 else (classes >= 0).sum())
 
+    def credit(self, hits: int, count: int) -> None:
+        """Adds what was counted elsewhere."""
+        self.hits, self.count = self.hits + hits, self.count + count
+
     def value(self) -> float:
         return float(self.hits) / max(1, int(self.count))
 

@@ -1,8 +1,8 @@
 """Packs: several trainings as one program, each to the same end as alone.
 
-A step of a pack is one step of each member, on a batch of its own: their losses have one backward pass, and one
-optimiser moves all parameters. What that saves is what a step costs beside its arithmetic, which is most of it where
-networks are small.
+A step of a pack is one step of each member, on a batch of its own. Members of like widths are stacked into one set of
+tensors (``sizer.stack``) and stacked anew as they shrink; the others share one backward pass and one optimiser. What
+that saves is what a step costs beside its arithmetic, which is most of it where networks are small.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import nn
 
 from sizer import methods
 from sizer.batches import Part, parts_of
 from sizer.datasets import Data
 from sizer.errors import InputError
 from sizer.history import Epoch
+from sizer.lanes import Apart, Lane, Seat, Stacked, measured, stacks_of
 from sizer.methods.method import Method
-from sizer.run import Run, Training, random_states
+from sizer.run import Measures, Run, random_states
 from sizer.stepper import OptimizerMaker
 from sizer.training import dtype_of, made
 
@@ -71,18 +71,21 @@ def fit(
     optimizer: str | OptimizerMaker = "adam",
     device: str | torch.device = "cpu",
     precision: str = "float32",
+    stacked: bool | None = None,
     after_epoch: Callable[[], Iterable[Member]] | None = None,
     note: Callable[[str], None] | None = None,
 ) -> list[Run | Exception]:
-    """Trains all members, each as ``sizer.fit`` would train it: on a CPU to the bit.
+    """Trains all members, each as ``sizer.fit`` would train it: on the same batches, from the same random numbers.
 
-    A member that ends leaves; one that fails, collapses or diverges harms no other. Seconds are shared among those that
-    train; the peak of memory is that of the whole process.
+    Stacks add in another order, so that losses differ in the last digits, and final widths by a unit or so; without
+    them a member is trained to the bit as alone (on a CPU). A member that ends leaves; one that fails, collapses or
+    diverges harms no other. Seconds are shared among those that train; the peak of memory is that of the whole process.
 
     Args:
         members: whose methods have packs (see ``names``).
         data: shared by all; each goes through it in an order of its own.
         epochs, batch_size, optimizer, device, precision: as ``sizer.fit`` takes them, for all.
+        stacked: whether to stack members that can be; by default where that is faster (see ``sizer.lanes``).
         after_epoch: called when all that train have ended an epoch; gives those that are to leave, without an end.
         note: told what is worth a line: that a pack was too large for the memory, and went on as two halves.
 
@@ -102,7 +105,7 @@ def fit(
     waiting = [list(members)]
     while waiting:
         some = waiting.pop(0)
-        pack = _Pack(some, ends, device, after_epoch)
+        pack = _Pack(some, ends, device, after_epoch, stacked)
         try:
             with random_states(device):
                 pack.run(data, epochs, batch_size, optimizer, precision)
@@ -137,12 +140,13 @@ def best_size(
     optimizer: str | OptimizerMaker = "adam",
     device: str | torch.device = "cpu",
     precision: str = "float32",
+    stacked: bool | None = None,
 ) -> int:
     """How many members train fastest at once, by some steps of packs of growing size.
 
     Args:
         member: number -> a member like those to come.
-        data, batch_size, optimizer, device, precision: as ``fit`` takes them.
+        data, batch_size, optimizer, device, precision, stacked: as ``fit`` takes them.
         most: the largest size to try.
         steps: how many are to come, of all members together; few seconds of them are not worth the trying.
 
@@ -152,7 +156,7 @@ def best_size(
     device = torch.device(device)
     rows = slice(0, STEPS * batch_size)
     few = replace(data, x_train=data.x_train[rows], y_train=data.y_train[rows])
-    pack = _Pack([], {}, device, None)
+    pack = _Pack([], {}, device, None, stacked)
     size, fastest, trying = 1, math.inf, 1
     with random_states(device):
         while trying <= most:
@@ -196,7 +200,7 @@ class _Pack:
         members: of the pack.
         ends: where what came of each is put.
         device: where they train.
-        after_epoch: as ``fit`` takes it.
+        after_epoch, stacked: as ``fit`` takes them.
     """
 
     def __init__(
@@ -205,12 +209,14 @@ class _Pack:
         ends: dict[Member, Run | Exception],
         device: torch.device,
         after_epoch: Callable[[], Iterable[Member]] | None,
+        stacked: bool | None,
     ) -> None:
         self.members = members
         self.ends = ends
         self.device = device
         self.after_epoch = after_epoch
-        self.seats: list[_Seat] = []
+        self.stacked = stacked
+        self.seats: list[Seat] = []
         self.parts: dict[str, Part | None] | None = None
 
     def run(self, data: Data, epochs: int, batch_size: int, optimizer: str | OptimizerMaker, precision: str) -> None:
@@ -239,7 +245,7 @@ class _Pack:
                     on_epoch=member.on_epoch, weight_decay=member.weight_decay, precision=precision,
                 )  # fmt: skip
                 training.begin()
-                self.seats.append(_Seat(member, training, self.device))
+                self.seats.append(Seat(member, training, self.device))
 
     def seconds_a_step(self) -> float:
         """The shortest of some epochs of all that are seated, over its steps; they are not measured, and do not end."""
@@ -253,7 +259,7 @@ class _Pack:
             found = min(found, (time.perf_counter() - began) / steps)
         return found
 
-    def _going(self) -> list[_Seat]:
+    def _going(self) -> list[Seat]:
         """Those that train on; the others get up."""
         for seat in [seat for seat in self.seats if not seat.training.going]:
             self.leaves(seat.member, seat.training.so_far)
@@ -285,7 +291,11 @@ class _Pack:
             self._steps()
         for seat in list(self.seats):
             with self._its_own(seat.member), seat.drawing():
-                seat.training.end_epoch()
+                seat.training.close_epoch()
+        found = self._measured()
+        for seat in list(self.seats):
+            with self._its_own(seat.member), seat.drawing():
+                seat.training.end_epoch(found.get(seat))
         leaving = self.after_epoch() if self.after_epoch is not None else ()
         for member in leaving:
             for seat in [seat for seat in self.seats if seat.member is member]:
@@ -295,98 +305,34 @@ class _Pack:
         """The steps of an epoch, of which all members have the same number; gives it."""
         began = time.perf_counter()
         taking_part = list(self.seats)
-        together = Together(seat.training.stepper.optimizer for seat in self.seats)
         count = self.seats[0].training.train_part.batches
         assert count is not None
-        for _ in range(count):
-            together.zero_grad()
-            aims: list[Tensor] = []
-            for seat in list(self.seats):
-                with self._its_own(seat.member), seat.drawing():
-                    aims.append(seat.aim())
-            torch.autograd.backward(aims)
-            together.step()
-            for seat in list(self.seats):
-                resizes = seat.training.net.resizes
-                with self._its_own(seat.member), seat.drawing():
-                    seat.training.passes.stepped(seat.samples)
-                together.stale = together.stale or seat.training.net.resizes != resizes
-            if together.stale or len(self.seats) < len(aims):
-                if not self.seats:
-                    break
-                together = Together(seat.training.stepper.optimizer for seat in self.seats)
+        lanes = self._lanes(0)
+        for at in range(1, count + 1):
+            for lane in lanes:
+                lane.step()
+            if at < count and any(lane.stale for lane in lanes):
+                for lane in lanes:
+                    lane.close()
+                lanes = self._lanes(at)
+        for lane in lanes:
+            lane.close()
         seconds = (time.perf_counter() - began) / len(taking_part)
         for seat in taking_part:
             seat.training.passes.seconds += seconds
         return count
 
+    def _lanes(self, at: int) -> list[Lane]:
+        """Stacks where they are faster, and all others by their own modules, from a step of the epoch on."""
+        together = stacks_of(self.seats, self.device, self.stacked)
+        taken = {seat for seats in together for seat in seats}
+        apart = [seat for seat in self.seats if seat not in taken]
+        lanes: list[Lane] = [Stacked(together, at, self._its_own)] if together else []
+        return lanes + ([Apart(apart, at, self._its_own)] if apart else [])
 
-class _Seat:
-    """A member's place: its training, and its own stream of random numbers.
-
-    Attributes:
-        samples: of the last batch.
-    """
-
-    def __init__(self, member: Member, training: Training, device: torch.device) -> None:
-        self.member = member
-        self.training = training
-        self.samples = 0
-        self._cuda = device if device.type == "cuda" else None
-        self._state = self._get()
-
-    def begin_epoch(self) -> None:
-        self.training.begin_epoch()
-        self._batches = iter(self.training.train_part)
-
-    def aim(self) -> Tensor:
-        """The next batch's aim, as ``Passes.aim`` gives it."""
-        batch = next(self._batches)
-        self.samples = len(batch[1])
-        return self.training.passes.aim(batch, self.samples)
-
-    @contextmanager
-    def drawing(self) -> Iterator[None]:
-        """Inside, torch's random numbers are this member's."""
-        torch.set_rng_state(self._state[0])
-        if self._cuda is not None:
-            torch.cuda.set_rng_state(self._state[1], self._cuda)
-        try:
-            yield
-        finally:
-            self._state = self._get()
-
-    def _get(self) -> tuple[Tensor, ...]:
-        state = torch.get_rng_state()
-        return (state,) if self._cuda is None else (state, torch.cuda.get_rng_state(self._cuda))
-
-
-class Together:
-    """One optimiser for all that several optimisers of a kind train; what they keep of a parameter stays theirs.
-
-    Attributes:
-        stale: whether parameters have been replaced since.
-    """
-
-    def __init__(self, optimizers: Iterable[Optimizer]) -> None:
-        several = list(optimizers)
-        groups: dict[tuple[tuple[str, object], ...], list[nn.Parameter]] = {}
-        for optimizer in several:
-            for options in optimizer.param_groups:
-                key = tuple(sorted((name, value) for name, value in options.items() if name != "params"))
-                groups.setdefault(key, []).extend(options["params"])
-        self.stale = False
-        make: OptimizerMaker = type(several[0])
-        self.optimizer = make([{**dict(key), "params": held} for key, held in groups.items()])
-        for optimizer in several:
-            for options in optimizer.param_groups:
-                for parameter in options["params"]:
-                    self.optimizer.state[parameter] = optimizer.state[parameter]
-
-    def zero_grad(self) -> None:
-        for options in self.optimizer.param_groups:
-            for parameter in options["params"]:
-                parameter.grad = None
-
-    def step(self) -> None:
-        self.optimizer.step()
+    def _measured(self) -> dict[Seat, Measures]:
+        """What stacks measure in one go."""
+        found: dict[Seat, Measures] = {}
+        for seats in stacks_of(self.seats, self.device, self.stacked):
+            found |= measured(seats)
+        return found

@@ -16,7 +16,7 @@ from sizer import cost
 from sizer.batches import Batch, shapes
 from sizer.errors import InputError, unknown
 from sizer.net import Net
-from sizer.objectives import Objective
+from sizer.objectives import Accuracy, Objective
 from sizer.stepper import Stepper
 
 Augment = Callable[[Any], Any]
@@ -154,6 +154,20 @@ class Passes:
         self._seen += samples
         self.training_flops += self.flops()[1] * samples
         self.net.after_step()
+
+    def credit(self, total: float, hits: int, samples: int) -> None:
+        """Counts steps that a stack made of the network at its present widths.
+
+        Args:
+            total: their losses times samples.
+            hits: whose class was right.
+            samples: of all of them.
+        """
+        assert isinstance(self._score, Accuracy)
+        self._total += total
+        self._score.credit(hits, samples)
+        self._seen += samples
+        self.training_flops += self.flops()[1] * samples
 
     def end(self) -> tuple[float, float]:
         """The epoch ends, in removal: mean loss and metric over its batches as they were trained, unpenalised."""

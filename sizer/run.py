@@ -25,6 +25,8 @@ from sizer.progress import Bar
 from sizer.stepper import Stepper
 
 STATE = "state.safetensors"
+Measures = dict[str, tuple[float, float]]
+"""``val`` and ``test`` -> mean loss and metric."""
 
 
 @dataclass
@@ -111,6 +113,7 @@ class Training:
             while self.going:
                 self.begin_epoch()
                 self.passes.train(self.train_part, self.stepper, bar.step if bar is not None else _nothing)
+                self.close_epoch()
                 record = self.end_epoch()
                 if bar is not None and record is not None:
                     bar.end_epoch(record)
@@ -135,9 +138,17 @@ class Training:
             self._turn(self.knob)
         self.passes.begin()
 
-    def end_epoch(self) -> Epoch | None:
-        """Measures the epoch, keeps it and tells of it; None if the run diverged in it."""
-        record = self._measured(*self.passes.end())
+    def close_epoch(self) -> None:
+        """Removes what the method removes after an epoch."""
+        self._trained = self.passes.end()
+
+    def end_epoch(self, measured: Measures | None = None) -> Epoch | None:
+        """Measures the epoch, keeps it and tells of it; None if the run diverged in it.
+
+        Args:
+            measured: what somebody else has measured of it already.
+        """
+        record = self._judged(*self._trained, measured)
         if record is not None:
             if self._folder is not None:
                 self._keep(self._folder, self.stepper)
@@ -164,7 +175,7 @@ class Training:
         stepper.restore(kept.states, kept.extra)
         return stepper
 
-    def _measured(self, loss: float, accuracy: float) -> Epoch | None:
+    def _judged(self, loss: float, accuracy: float, measured: Measures | None) -> Epoch | None:
         run, net = self.so_far, self.net
         if not math.isfinite(loss):
             run.status, run.reason = "diverged", f"the loss became {loss} in epoch {net.epoch}"
@@ -172,7 +183,7 @@ class Training:
         if net.collapsed:
             run.status = "collapsed"
             run.reason = f"{', '.join(net.collapsed)} would have lost the last unit in epoch {net.epoch}"
-        record = self._record(loss, accuracy)
+        record = self._record(loss, accuracy, measured)
         for name, value in (("loss", record.val_loss), ("metric", record.val_accuracy)):
             if not math.isfinite(value):
                 run.status, run.reason = "diverged", f"the validation {name} became {value}"
@@ -227,9 +238,9 @@ class Training:
             f"no better validation metric since epoch {last - waited}: ended in epoch {last} (patience {self.patience})"
         )
 
-    def _record(self, loss: float, accuracy: float) -> Epoch:
-        val_loss, val_accuracy = self.passes.measure(self.parts["val"])
-        test_loss, test_accuracy = self.passes.measure(self.parts["test"])
+    def _record(self, loss: float, accuracy: float, measured: Measures | None) -> Epoch:
+        found = measured or {name: self.passes.measure(self.parts[name]) for name in ("val", "test")}
+        (val_loss, val_accuracy), (test_loss, test_accuracy) = found["val"], found["test"]
         return Epoch(
             epoch=self.net.epoch,
             train_loss=loss,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from sizer import layout
 from sizer.chain import POOLS, WEIGHTED, Piece, chain_of
 from sizer.errors import InputError
 from sizer.gates import Gate
@@ -241,7 +242,7 @@ class Stack:
                     if isinstance(state[own].get(key), Tensor):
                         state[own][key].copy_(mine)
                     else:
-                        state[own][key] = mine.clone() if isinstance(mine, Tensor) else mine
+                        state[own][key] = _beside(mine, own)
 
     # Inside -------------------------------------------------------------------------------------------------------
 
@@ -260,8 +261,10 @@ class Stack:
             units = units.view(*units.shape[:2], behind.weight.shape[1], -1)
         for at, generator in enumerate(self.generators if p < 1 else ()):
             own = units[at] if behind is None else units[at, :, : behind.width[at]]
-            drawn = torch.empty(own.shape, dtype=x.dtype, device=x.device).bernoulli_(1 - p, generator=generator)
-            own.copy_(drawn.div_(1 - p))
+            drawn = torch.empty(own.shape, dtype=x.dtype, device=x.device)
+            if behind is not None:
+                drawn = layout.like(drawn, behind.module.weight)  # numbers are drawn in the order of the memory
+            own.copy_(drawn.bernoulli_(1 - p, generator=generator).div_(1 - p))
         return x * mask
 
     def _clip(self) -> None:
@@ -376,6 +379,13 @@ def _pieces(nets: Sequence[Net]) -> list[Piece]:
 def _side_by_side(x: Tensor) -> Tensor:
     """Maps of all members, (k, B, C, H, W), in one row of channels: (B, k * C, H, W). Others stay as they are."""
     return x.transpose(0, 1).flatten(1, 2) if x.dim() == 5 else x
+
+
+def _beside(value: Any, own: Tensor) -> Any:
+    """A copy of what an optimiser keeps, lying as its parameter does."""
+    if not isinstance(value, Tensor):
+        return value
+    return layout.like(value.clone(), own) if value.dim() == own.dim() else value.clone()
 
 
 def _tensor(net: Net, name: str) -> Tensor:

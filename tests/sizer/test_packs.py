@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ from torch import Tensor, nn
 
 import sizer
 from sizer import networks, packs
+from sizer.batches import parts_of
 from sizer.datasets import Data
 from sizer.errors import InputError
+from sizer.lanes import Seat, stacks_of
 from sizer.methods import create, method_class
 from sizer.packs import Member
 from sizer.run import Run
+from sizer.training import made
 
 EPOCHS, BATCH = 3, 32
 WIDTHS = {"mlp": [24, 12], "lenet": [4, 6, 24], "das-conv": [6, 6, 6, 6, 12]}
@@ -84,21 +88,46 @@ def same(one: Run | Exception, other: Run | Exception) -> bool:
     )
 
 
+@pytest.fixture(scope="module")
+def by_themselves(data: Data) -> Callable[[str, str], list[Run]]:
+    """The members' runs without a pack; each is trained once."""
+    return cache(lambda network, method: [alone(member, data) for member in members(network, method, data)])
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("network", WIDTHS)
-def test_a_member_is_trained_to_the_bit_as_alone(network: str, method: str, data: Data) -> None:
-    runs = packs.fit(members(network, method, data), data, epochs=EPOCHS, batch_size=BATCH)
-    apart = [alone(member, data) for member in members(network, method, data)]
-    assert [same(*pair) for pair in zip(runs, apart, strict=True)] == [True] * 4
+def test_a_member_is_trained_to_the_bit_as_alone(
+    network: str, method: str, data: Data, by_themselves: Callable[[str, str], list[Run]]
+) -> None:
+    runs = packs.fit(members(network, method, data), data, epochs=EPOCHS, batch_size=BATCH, stacked=False)
+    singles = by_themselves(network, method)
+    assert [same(*pair) for pair in zip(runs, singles, strict=True)] == [True] * 4
     if method == "shrinknets":
-        assert apart[-1].status == "collapsed"
-        assert apart[1].history[-1].widths != apart[0].history[-1].widths
+        assert singles[-1].status == "collapsed"
+        assert singles[1].history[-1].widths != singles[0].history[-1].widths
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("network", WIDTHS)
+def test_a_stacked_member_is_trained_as_alone_but_for_the_last_digits(
+    network: str, method: str, data: Data, by_themselves: Callable[[str, str], list[Run]]
+) -> None:
+    runs = packs.fit(members(network, method, data), data, epochs=EPOCHS, batch_size=BATCH, stacked=True)
+    for run, single in zip(runs, by_themselves(network, method), strict=True):
+        assert isinstance(run, Run), run
+        assert (run.status, len(run.history)) == (single.status, len(single.history))
+        first, other = run.history[0], single.history[0]
+        assert first.train_loss == pytest.approx(other.train_loss, rel=1e-5)
+        assert first.val_loss == pytest.approx(other.val_loss, rel=1e-4)
+        assert [epoch.training_flops for epoch in run.history[:1]] == [other.training_flops]
+        for layer, width in single.history[-1].widths.items():
+            assert run.history[-1].widths[layer] == pytest.approx(width, rel=0.05, abs=2)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "rmsprop"])
 def test_all_optimisers_train_packs(optimizer: str, data: Data) -> None:
     chosen = members("mlp", "shrinknets", data)[:2]
-    runs = packs.fit(chosen, data, epochs=2, batch_size=BATCH, optimizer=optimizer)
+    runs = packs.fit(chosen, data, epochs=2, batch_size=BATCH, optimizer=optimizer, stacked=False)
     for run, member in zip(runs, members("mlp", "shrinknets", data), strict=False):
         single = sizer.fit(member.build(), data, member.method, epochs=2, batch_size=BATCH, learning_rate=1e-2,
                            optimizer=optimizer, seed=member.seed)  # fmt: skip
@@ -130,7 +159,7 @@ def test_a_member_that_diverges_or_fails_harms_no_other(data: Data) -> None:
 
     some = [good[0], wild, weak, Member(unbuilt, create("fixed")), good[3]]
     some = [Member(m.build, m.method, m.seed, m.learning_rate, on_end=told(at)) for at, m in enumerate(some)]
-    runs = packs.fit(some, data, epochs=EPOCHS, batch_size=BATCH)
+    runs = packs.fit(some, data, epochs=EPOCHS, batch_size=BATCH, stacked=False)
     assert same(runs[0], alone(good[0], data))
     assert same(runs[4], alone(good[3], data))
     assert sorted(ends) == [
@@ -186,6 +215,7 @@ def test_seconds_are_shared_and_random_states_left_alone(data: Data) -> None:
     assert max(seconds) < 3 * min(seconds)
 
 
+@pytest.mark.soak
 def test_a_pack_that_does_not_fit_in_memory_halves_itself(tmp_path: Path) -> None:
     # Each of four networks takes about 66 MB with its gradients and Adam's two moments; only two fit at once.
     script = """
@@ -193,6 +223,7 @@ import gc
 import resource
 import torch
 from sizer import networks, packs
+from sizer.batches import parts_of
 from sizer.datasets import Data
 from sizer.methods import create
 
@@ -234,3 +265,29 @@ def test_the_best_size_is_1_where_steps_are_long_or_few(data: Data, monkeypatch:
     assert packs.best_size(member, data, 16, steps=10, batch_size=BATCH) == 1
     monkeypatch.setattr(packs, "LONG", 0.0)
     assert packs.best_size(member, data, 16, batch_size=BATCH) == 1
+
+
+def test_dense_networks_of_like_widths_are_stacked_on_a_cpu_and_convolutions_are_not(data: Data) -> None:
+    def seated(network: str, *several: list[int]) -> list[Seat]:
+        found = []
+        for seed, widths in enumerate(several):
+            member = Member(builder(network, widths, seed, data), create("fixed"), seed)
+            parts = parts_of(data, torch.device("cpu"), torch.float32, BATCH)
+            training = made(member.build(), parts, member.method, epochs=1, learning_rate=1e-3, optimizer="adam",
+                            seed=seed, device=torch.device("cpu"))  # fmt: skip
+            training.begin()
+            found.append(Seat(member, training, torch.device("cpu")))
+        return found
+
+    def stacks(seats: list[Seat], wanted: bool | None = None) -> list[list[int]]:
+        return [[seat.member.seed for seat in some] for some in stacks_of(seats, torch.device("cpu"), wanted)]
+
+    dense = seated("mlp", [30, 9], [4000, 40], [20, 12], [4000, 40], [2000, 900])
+    assert stacks(dense) == [[0, 2], [1, 3]]
+    assert stacks(dense, True) == [[0, 2], [1, 3], [4]]
+    assert stacks(dense, False) == []
+    dense[2].net.epoch = 1
+    assert stacks(dense) == [[1, 3]]
+    maps = seated("lenet", [3, 3, 9], [3, 3, 9])
+    assert stacks(maps) == []
+    assert stacks(maps, True) == [[0, 1]]
