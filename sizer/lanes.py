@@ -99,7 +99,7 @@ class Seat:
 
 
 class Lane(Protocol):
-    """Members that take their steps in one way, from a step of the epoch on.
+    """Members that take their steps in one way, as long as they have these widths.
 
     Attributes:
         stale: whether they are to be arranged anew before the next step, as some have other widths.
@@ -107,9 +107,15 @@ class Lane(Protocol):
 
     stale: bool
 
+    def open(self, at: int) -> None:
+        """Steps follow, from this one of the epoch on, counted from 0."""
+
     def step(self) -> None: ...
     def close(self) -> None:
-        """Brings the members to where they stand; no step follows."""
+        """Brings the members to where they stand; no step follows until it is opened again."""
+
+    def measured(self) -> dict[Seat, Measures]:
+        """What can be measured of several members in one go, while it is closed."""
 
 
 class Apart:
@@ -117,16 +123,17 @@ class Apart:
 
     Args:
         seats: at least one.
-        at: the next step, from 0.
         its_own: puts a member's own failure to it.
     """
 
-    def __init__(self, seats: list[Seat], at: int, its_own: Owning) -> None:
+    def __init__(self, seats: list[Seat], its_own: Owning) -> None:
         self.seats = seats
-        self.at = at
         self.its_own = its_own
         self.stale = False
-        self.optimizer = together(seat.training.stepper.optimizer for seat in seats)
+
+    def open(self, at: int) -> None:
+        self.at, self.stale = at, False
+        self.optimizer = together(seat.training.stepper.optimizer for seat in self.seats)
 
     def step(self) -> None:
         for options in self.optimizer.param_groups:
@@ -155,29 +162,37 @@ class Apart:
     def close(self) -> None:
         """They stand where they are."""
 
+    def measured(self) -> dict[Seat, Measures]:
+        return {}
+
 
 class Stacked:
     """In stacks.
 
     Args:
         groups: those of each stack.
-        at, its_own: as ``Apart`` takes them.
+        its_own: as ``Apart`` takes it.
     """
 
-    def __init__(self, groups: list[list[Seat]], at: int, its_own: Owning) -> None:
+    def __init__(self, groups: list[list[Seat]], its_own: Owning) -> None:
         self.groups = groups
         self.its_own = its_own
         self.stale = False
         self.stacks = [_stack(seats) for seats in groups]
-        self._due: list[list[int]] = [[] for _ in groups]
         part = groups[0][0].part
         assert part.batch_size is not None
         self._samples = [min(part.batch_size, len(part.x) - start) for start in part.starts]
-        self._at = at
         self.steps = Recorded(self.stacks, part.x, part.y, part.batch_size)
-        for seat in self._seats():
-            seat.lend()
-        self.steps.begin([torch.stack([seat.order for seat in seats]) for seats in groups], at)
+
+    def open(self, at: int) -> None:
+        self._at, self.stale = at, False
+        self._due: list[list[int]] = [[] for _ in self.groups]
+        for stack in self.stacks:
+            stack.refresh()
+        for seats in self.groups:
+            for seat in seats:
+                seat.lend()
+        self.steps.begin([torch.stack([seat.order for seat in seats]) for seats in self.groups], at)
 
     def step(self) -> None:
         self.steps.step()
@@ -196,9 +211,17 @@ class Stacked:
                 with self.its_own(seat.member), seat.drawing():
                     seat.net.method.remove(seat.net)
 
-    def _seats(self) -> Iterator[Seat]:
-        for seats in self.groups:
-            yield from seats
+    def measured(self) -> dict[Seat, Measures]:
+        found: dict[Seat, Measures] = {}
+        for stack, seats in zip(self.stacks, self.groups, strict=True):
+            for seat in seats:
+                found[seat] = {}
+            for name in ("val", "test"):
+                part = seats[0].training.parts[name]
+                assert isinstance(part, Resident)
+                for seat, loss, accuracy in zip(seats, *_measured(stack, part), strict=True):
+                    found[seat][name] = loss, accuracy
+        return found
 
 
 def together(optimizers: Iterable[Optimizer]) -> Optimizer:
@@ -244,25 +267,17 @@ def stacks_of(seats: Iterable[Seat], device: torch.device, wanted: bool | None) 
     return found
 
 
-def measured(seats: list[Seat]) -> dict[Seat, Measures]:
-    """Validation and test figures of the members of a stack, as ``Passes.measure`` gives them."""
-    stack = _stack(seats)
+@torch.no_grad()
+def _measured(stack: Stack, part: Resident) -> tuple[list[float], list[float]]:
+    """Each member's mean loss and accuracy on a part, as ``Passes.measure`` gives them."""
+    total, hits = torch.zeros_like(stack.total), torch.zeros_like(stack.hits)
     stack.training = False
-    found: dict[Seat, Measures] = {seat: {} for seat in seats}
-    for name in ("val", "test"):
-        part = seats[0].training.parts[name]
-        assert isinstance(part, Resident)
-        total = torch.zeros(len(seats), dtype=torch.float64, device=stack.device)
-        hits = torch.zeros(len(seats), dtype=torch.int64, device=stack.device)
-        with torch.no_grad():
-            for (x,), y in part:
-                outputs, targets = stack(x), y.expand(len(seats), -1)
-                total += stack.losses(outputs, targets).double() * len(y)
-                hits += (outputs.argmax(2) == targets).sum(1)
-        means, shares = (total / len(part.x)).tolist(), (hits.double() / len(part.x)).tolist()
-        for seat, loss, accuracy in zip(seats, means, shares, strict=True):
-            found[seat][name] = loss, accuracy
-    return found
+    for (x,), y in part:
+        outputs, targets = stack(x), y.expand(len(total), -1)
+        total += stack.losses(outputs, targets).double() * len(y)
+        hits += (outputs.argmax(2) == targets).sum(1)
+    stack.training = True
+    return (total / len(part.x)).tolist(), (hits.double() / len(part.x)).tolist()
 
 
 def _stack(seats: list[Seat]) -> Stack:

@@ -24,7 +24,7 @@ from sizer.batches import Part, parts_of
 from sizer.datasets import Data
 from sizer.errors import InputError
 from sizer.history import Epoch
-from sizer.lanes import Apart, Lane, Seat, Stacked, measured, stacks_of
+from sizer.lanes import Apart, Lane, Seat, Stacked, stacks_of
 from sizer.methods.method import Method
 from sizer.run import Measures, Run, random_states
 from sizer.stepper import OptimizerMaker
@@ -218,6 +218,8 @@ class _Pack:
         self.stacked = stacked
         self.seats: list[Seat] = []
         self.parts: dict[str, Part | None] | None = None
+        self._lanes: list[Lane] = []
+        self._arranged: list[tuple[Seat, int]] = []
 
     def run(self, data: Data, epochs: int, batch_size: int, optimizer: str | OptimizerMaker, precision: str) -> None:
         self.seat(self.members, data, epochs, batch_size, optimizer, precision)
@@ -307,32 +309,41 @@ class _Pack:
         taking_part = list(self.seats)
         count = self.seats[0].training.train_part.batches
         assert count is not None
-        lanes = self._lanes(0)
-        for at in range(1, count + 1):
-            for lane in lanes:
+        for at in range(count):
+            if not at or any(lane.stale for lane in self._lanes):
+                if at:
+                    self._close()
+                self._arrange()
+                for lane in self._lanes:
+                    lane.open(at)
+            for lane in self._lanes:
                 lane.step()
-            if at < count and any(lane.stale for lane in lanes):
-                for lane in lanes:
-                    lane.close()
-                lanes = self._lanes(at)
-        for lane in lanes:
-            lane.close()
+        self._close()
         seconds = (time.perf_counter() - began) / len(taking_part)
         for seat in taking_part:
             seat.training.passes.seconds += seconds
         return count
 
-    def _lanes(self, at: int) -> list[Lane]:
-        """Stacks where they are faster, and all others by their own modules, from a step of the epoch on."""
+    def _arrange(self) -> None:
+        """Stacks where they are faster, and all others by their own modules; as before where nothing has changed."""
+        now = [(seat, seat.net.resizes) for seat in self.seats]
+        if now == self._arranged:
+            return
         together = stacks_of(self.seats, self.device, self.stacked)
         taken = {seat for seats in together for seat in seats}
         apart = [seat for seat in self.seats if seat not in taken]
-        lanes: list[Lane] = [Stacked(together, at, self._its_own)] if together else []
-        return lanes + ([Apart(apart, at, self._its_own)] if apart else [])
+        self._lanes = [Stacked(together, self._its_own)] if together else []
+        self._lanes += [Apart(apart, self._its_own)] if apart else []
+        self._arranged = now
+
+    def _close(self) -> None:
+        for lane in self._lanes:
+            lane.close()
 
     def _measured(self) -> dict[Seat, Measures]:
-        """What stacks measure in one go."""
+        """What several members have measured in one go."""
+        self._arrange()
         found: dict[Seat, Measures] = {}
-        for seats in stacks_of(self.seats, self.device, self.stacked):
-            found |= measured(seats)
+        for lane in self._lanes:
+            found |= lane.measured()
         return found

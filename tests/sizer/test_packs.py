@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,16 @@ import torch
 from torch import Tensor, nn
 
 import sizer
-from sizer import networks, packs
+from sizer import lanes, networks, packs
 from sizer.batches import parts_of
 from sizer.datasets import Data
 from sizer.errors import InputError
 from sizer.lanes import Seat, stacks_of
 from sizer.methods import create, method_class
+from sizer.net import Net
 from sizer.packs import Member
 from sizer.run import Run
+from sizer.stack import Stack
 from sizer.training import made
 
 EPOCHS, BATCH = 3, 32
@@ -222,7 +224,7 @@ def test_a_pack_that_does_not_fit_in_memory_halves_itself(tmp_path: Path) -> Non
 import gc
 import resource
 import torch
-from sizer import networks, packs
+from sizer import lanes, networks, packs
 from sizer.batches import parts_of
 from sizer.datasets import Data
 from sizer.methods import create
@@ -265,6 +267,19 @@ def test_the_best_size_is_1_where_steps_are_long_or_few(data: Data, monkeypatch:
     assert packs.best_size(member, data, 16, steps=10, batch_size=BATCH) == 1
     monkeypatch.setattr(packs, "LONG", 0.0)
     assert packs.best_size(member, data, 16, batch_size=BATCH) == 1
+
+
+def test_stacks_are_made_anew_only_where_widths_have_changed(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    class Counted(Stack):
+        def __init__(self, nets: Sequence[Net], *more: Any) -> None:
+            super().__init__(nets, *more)
+            made.append(len(nets))
+
+    monkeypatch.setattr(lanes, "Stack", Counted)
+    packs.fit(members("mlp", "fixed", data), data, epochs=4, batch_size=BATCH)
+    assert [count for count in made if count > 1] == [4]
 
 
 def test_dense_networks_of_like_widths_are_stacked_on_a_cpu_and_convolutions_are_not(data: Data) -> None:
