@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.soak
 def test_its_table_on_a_cpu(tmp_path: Path) -> None:
     drawn = np.random.default_rng(0)
     parts = {"train": 900, "test": 100}
@@ -31,5 +33,5 @@ def test_its_table_on_a_cpu(tmp_path: Path) -> None:
     for row in rows:
         assert row[1:3] == ["2", "1"]
         assert float(row[3]) > 0
-        assert float(row[5]) > 0
+        assert float(row[5]) >= 0
         assert 0 < float(row[6].rstrip(" %")) < 100

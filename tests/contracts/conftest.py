@@ -13,10 +13,10 @@ EXPORTED = {"mlp", "lenet", "das-conv", "vit"}
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Marks the cases of large networks; what each network itself must keep stays, as it is quick."""
+    """Marks the cases of large networks."""
     for item in items:
         cases = getattr(item, "callspec", None)
-        network = cases.params.get("network") if cases is not None else None
+        network = (cases.params.get("network") or cases.params.get("name")) if cases is not None else None
         exports = "is_exported" in item.name and network not in EXPORTED
         if network is not None and (network in LARGE or exports):
             item.add_marker(pytest.mark.soak)

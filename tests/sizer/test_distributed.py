@@ -49,6 +49,7 @@ def train_part(rank: int, world: int, folder: str) -> None:
         distributed.destroy_process_group()
 
 
+@pytest.mark.soak
 def test_two_processes_take_out_the_same_units_and_end_as_one_with_the_whole_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
