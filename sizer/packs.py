@@ -109,13 +109,13 @@ def fit(
         try:
             with random_states(device):
                 pack.run(data, epochs, batch_size, optimizer, precision)
-        except Exception as error:
-            if len(some) > 1 and not is_memory(error):
+        except Exception as error:  # of any type: only that of memory is answered, others are raised again
+            left = [member for member in some if member not in ends]
+            if not left or (len(some) > 1 and not is_memory(error)):
                 raise
             if len(some) == 1:
                 pack.leaves(some[0], error)
                 continue
-            left = [member for member in some if member not in ends]
             middle = (len(left) + 1) // 2
             waiting = [half for half in (left[:middle], left[middle:]) if half] + waiting
         else:
@@ -280,7 +280,7 @@ class _Pack:
         """What fails inside is the member's own failure, unless that is of memory which others take, too."""
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # whatever a user's network raises is kept as that member's end
             if is_memory(error) and len(self.members) > 1:
                 raise
             self.leaves(member, error)
