@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sizer import fused
 from sizer.batches import Resident
 from sizer.chain import WEIGHTED, chain_of
 from sizer.errors import InputError
@@ -136,9 +137,7 @@ class Apart:
         self.optimizer = together(seat.training.stepper.optimizer for seat in self.seats)
 
     def step(self) -> None:
-        for options in self.optimizer.param_groups:
-            for parameter in options["params"]:
-                parameter.grad = None
+        fused.clear(self.optimizer)
         aims: list[Tensor] = []
         stepping: list[tuple[Seat, int]] = []
         for seat in self.seats:
@@ -147,7 +146,7 @@ class Apart:
                 aims.append(seat.training.passes.aim(batch, len(batch[1])))
                 stepping.append((seat, len(batch[1])))
         torch.autograd.backward(aims)
-        self.optimizer.step()
+        fused.step(self.optimizer)
         going = []
         for seat, samples in stepping:
             resizes = seat.net.resizes

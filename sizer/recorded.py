@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sizer import fused
 from sizer.stack import Stack
 
 WARM = 3
@@ -105,7 +106,7 @@ class Recorded:
         for generator in {id(g): g for stack in self.stacks for g in stack.generators}.values():
             graph.register_generator_state(generator)
         for stack in self.stacks:
-            stack.optimizer.zero_grad()
+            fused.clear(stack.optimizer)
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             self._move_all()
         return graph

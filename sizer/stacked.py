@@ -60,7 +60,9 @@ class StackedLayer:
             return F.conv2d(x, *_side_by_side(weight, bias), stride, padding, dilation, 1 if shared else k)
         if shared:
             return F.linear(x, *_side_by_side(weight, bias)).view(len(x), k, -1).transpose(0, 1)
-        return torch.bmm(x, weight.mT) if bias is None else torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
+        # This way round the gradient of the weight comes laid out as the weight, and need not be copied.
+        turned = torch.bmm(weight, x.mT) if bias is None else torch.baddbmm(bias.unsqueeze(2), weight, x.mT)
+        return turned.mT
 
 
 @dataclass(frozen=True)

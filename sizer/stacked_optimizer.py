@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
+from sizer import fused
 from sizer.errors import InputError
 from sizer.stacked import leading
 
@@ -81,7 +82,7 @@ class StackedOptimizer:
                     p.mul_(leading(1 - group["lr"] * decay, p))
                 else:
                     p.grad.add_(p * leading(decay, p), alpha=-1 if group.get("maximize") else 1)
-        self.inner.step()
+        fused.step(self.inner)
 
     def _options(self) -> list[dict[str, Any]]:
         """Those of each group, but for its parameters; weight decay is 0 where the members' differ."""

@@ -23,7 +23,7 @@ def step_sizes(optimizers: Iterable[Optimizer], parameters: Iterable[Tensor]) ->
         for options in optimizer.param_groups:
             for parameter in options["params"]:
                 if id(parameter) in wanted:
-                    found[parameter] = _rate(options), _scale(optimizer.state.get(parameter, {}), options)
+                    found[parameter] = _step_size(optimizer.state.get(parameter, {}), options)
     return found
 
 
@@ -38,20 +38,22 @@ def _rate(options: dict[str, Any]) -> float | Tensor:
     return rate * (1 - options.get("dampening", 0.0)) / (1 - momentum) if momentum else rate
 
 
-def _scale(state: dict[str, Any], options: dict[str, Any]) -> Tensor | float:
-    """What the optimiser divided its last step by, of those that scale each entry by itself."""
+def _step_size(state: dict[str, Any], options: dict[str, Any]) -> StepSize:
+    """The rate, and what the optimiser divided its last step by, of those that scale each entry by itself."""
+    rate = _rate(options)
     if "exp_avg_sq" in state:  # the Adam family; AMSGrad keeps the largest
-        largest = state.get("max_exp_avg_sq", state["exp_avg_sq"])
         steps = state["step"]
         if isinstance(steps, Tensor) and steps.device.type == "cpu":
             steps = float(steps)  # elsewhere that would stop the device
-        second: Tensor = largest / (1 - options["betas"][1] ** steps)
-        return second.sqrt_().add_(options["eps"])
+        # rate / (sqrt(v / c) + eps), with the bias correction c on the side of the numbers
+        root = (1 - options["betas"][1] ** steps) ** 0.5
+        largest: Tensor = state.get("max_exp_avg_sq", state["exp_avg_sq"])
+        return rate * root, largest.sqrt().add_(options["eps"] * root)
     for name in ("square_avg", "sum"):  # RMSprop, Adagrad
         if isinstance(state.get(name), Tensor):
             mean: Tensor = state[name]
-            return mean.sqrt().add_(options["eps"])
+            return rate, mean.sqrt().add_(options["eps"])
     if "exp_inf" in state:  # Adamax
         norm: Tensor = state["exp_inf"]
-        return norm.clone()
-    return 1.0
+        return rate, norm.clone()
+    return rate, 1.0

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, SGD, Adam, AdamW, Optimizer, RMSprop
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-from sizer import plain
+from sizer import fused, plain
 from sizer.checkpoint import restore_optimizer
 from sizer.errors import InputError, unknown
 from sizer.history import Epoch
@@ -84,15 +84,12 @@ class Stepper:
         self.schedule = schedule_of(schedule, self.optimizer, epochs)
 
     def zero_grad(self) -> None:
-        """As the optimiser's own, which takes longer to say what it does than to do it on small networks."""
-        for options in self.optimizer.param_groups:
-            for parameter in options["params"]:
-                parameter.grad = None
+        fused.clear(self.optimizer)
 
     def step(self) -> None:
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.net.module.parameters(), self.clip)
-        self.optimizer.step()
+        fused.step(self.optimizer)
 
     def end_epoch(self, epoch: Epoch) -> None:
         """Moves the schedule on; one that waits for a plateau watches the validation loss, or metric where ``max``."""

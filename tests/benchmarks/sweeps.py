@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def _sweep(plan: Plan, **options: Any) -> float:
     with tempfile.TemporaryDirectory() as folder, _warm_workers():
         watch = _Clock(Path(folder))
         sweep.run(plan, Path(folder) / "bench.db", watch=watch, concurrency=WORKERS, **options)
-    assert len(watch.of("trial")) == TRIALS, watch.of("note")
+    assert len(watch.of("trial")) == TRIALS and watch.begun, watch.of("note")
     return watch.end - watch.begun
 
 
@@ -86,7 +86,10 @@ class _Clock(Seen):
         threading.Thread(target=self._look, args=(folder,), daemon=True).start()
 
     def _look(self, folder: Path) -> None:
-        while folder.exists() and not any(folder.rglob("attempt-*")):
+        while folder.exists():
+            with suppress(OSError):  # folders come and go while it looks
+                if any(folder.rglob("attempt-*")):
+                    break
             time.sleep(0.01)
         self.begun = time.perf_counter()
 
