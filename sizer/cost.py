@@ -6,7 +6,7 @@ import resource
 import statistics
 import time
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from sizer.gates import is_gate
+
+
+PROPORTIONAL = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def parameters(module: nn.Module) -> int:
@@ -45,6 +48,51 @@ def flops(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[int, int]:
         for child in training:
             child.training = True
     return forward.get_total_flops(), forward.get_total_flops() + backward.get_total_flops()
+
+
+class Flops:
+    """``flops`` of one network as its widths change, without a pass where that is not needed.
+
+    What a linear or convolutional layer costs is in proportion to its weight, as the places that it is applied at do not
+    depend on widths. Where that comes to what was counted at first, it is all that there is, and is only worked out from
+    then on.
+
+    Args:
+        module: the network; nothing of it changes.
+        inputs: as ``flops`` takes them.
+    """
+
+    def __init__(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self.module = module
+        self.inputs = inputs
+        self._layers: list[tuple[nn.Module, int, bool]] | None = None
+        self._follows = False
+
+    def __call__(self) -> tuple[int, int]:
+        """As ``flops`` gives them, at the present widths."""
+        if self._layers is None:
+            self._layers = []
+            with ExitStack() as hooks:
+                for child in self.module.modules():
+                    if isinstance(child, PROPORTIONAL):
+                        hooks.callback(child.register_forward_hook(self._passed).remove)
+                counted = flops(self.module, self.inputs)
+            self._follows = counted == self._worked_out()
+            return counted
+        return self._worked_out() if self._follows else flops(self.module, self.inputs)
+
+    def _passed(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        assert self._layers is not None
+        places = sum(each.numel() for each in _tensors(output)) // len(layer.weight)
+        self._layers.append((layer, places, any(each.requires_grad for each in _tensors(inputs))))
+
+    def _worked_out(self) -> tuple[int, int]:
+        forward = backward = 0
+        for layer, places, passes_on in self._layers or ():
+            cost = 2 * layer.weight.numel() * places
+            forward += cost
+            backward += cost * (int(layer.weight.requires_grad) + int(passes_on))
+        return forward, forward + backward
 
 
 def latency(module: nn.Module, inputs: tuple[Any, ...], runs: int = 20) -> float:

@@ -112,6 +112,7 @@ class Passes:
         self.accumulate = accumulate
         self.seconds = 0.0
         self.training_flops = 0
+        self._flops = cost.Flops(net.module, net.inputs)
         self._counted = (-1, (0, 0))
 
     def begin(self) -> None:
@@ -198,7 +199,7 @@ class Passes:
     def flops(self) -> tuple[int, int]:
         """FLOPs of one sample at the present widths: forward, and forward with backward."""
         if self._counted[0] != self.net.resizes:
-            self._counted = (self.net.resizes, cost.flops(self.net.module, self.net.inputs))
+            self._counted = (self.net.resizes, self._flops())
         return self._counted[1]
 
     def _augmented(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

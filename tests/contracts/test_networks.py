@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from sizer import networks
+import sizer
+from sizer import cost, networks
 from sizer.errors import InputError
 from sizer.groups import find_groups
+from sizer.methods import create
 
 IMAGE = (3, 17, 22)  # what is left of the sides differs too
 
@@ -107,6 +109,18 @@ def test_its_forward_states_no_width(name):
             network.get_submodule(path).groups = module.groups
     x = torch.randn(3, *IMAGE)
     torch.testing.assert_close(network(x), other(x))
+
+
+def test_flops_are_worked_out_from_widths_as_torch_counts_them(name):
+    network = build(name)
+    inputs = (torch.randn(2, *IMAGE),)
+    net = sizer.attach(network, inputs, create("shrinknets", 1e-3))
+    counter = cost.Flops(network, inputs)
+    assert counter() == cost.flops(network, inputs)
+    for group in net.groups[::2]:
+        net.drop({group: torch.arange(group.width) == 0})
+    next(network.parameters()).requires_grad_(False)
+    assert counter() == cost.flops(network, inputs)
 
 
 def test_gradients_reach_every_parameter(name):
