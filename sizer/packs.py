@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 import torch
 from torch import nn
@@ -32,14 +33,14 @@ from sizer.training import dtype_of, made
 
 NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|_STATUS_ALLOC_FAILED", re.IGNORECASE)
 """What torch says where it has no error of its own for it."""
-STEPS, TURNS = 3, 3
-"""Of a size that is tried."""
-WORTH = 0.95
+STEPS, TURNS = 8, 5
+"""Of each of two sizes that are compared, in turn: a machine's pace changes from second to second."""
+WORTH = 0.97
 """A larger pack is taken where a step takes so much of the time."""
 LONG = 0.02
 """Seconds of a step on a CPU beside which what a pack saves is nothing."""
 
-SOON = 10.0
+SOON = 3.0
 """Seconds of training in all that no larger pack is tried for."""
 
 
@@ -157,17 +158,17 @@ def best_size(
     rows = slice(0, STEPS * batch_size)
     few = replace(data, x_train=data.x_train[rows], y_train=data.y_train[rows])
     pack = _Pack([], {}, device, None, stacked)
-    size, fastest, trying = 1, math.inf, 1
+    size = 1
     with random_states(device):
-        while trying <= most:
-            pack.seat([member(at) for at in range(len(pack.seats), trying)], few, 1, batch_size, optimizer, precision)
-            seconds = pack.seconds_a_step() / trying
-            if seconds > fastest * WORTH:
+        pack.seat([member(0)], few, 1, batch_size, optimizer, precision)
+        seconds = pack.seconds_a_step(1)
+        while size < most and seconds * steps >= SOON and (device.type == "cuda" or seconds <= LONG):
+            larger = min(4 * size, most)
+            pack.seat([member(at) for at in range(size, larger)], few, 1, batch_size, optimizer, precision)
+            pairs = [(pack.seconds_a_step(size), pack.seconds_a_step(larger)) for _ in range(TURNS)]
+            if median(long / short for short, long in pairs) > WORTH:
                 break
-            size, fastest = trying, seconds
-            if trying == most or seconds * steps < SOON or (device.type == "cpu" and seconds > LONG):
-                break
-            trying = min(4 * trying, most)
+            size, seconds = larger, min(long for _, long in pairs)
     return size
 
 
@@ -249,17 +250,26 @@ class _Pack:
                 training.begin()
                 self.seats.append(Seat(member, training, self.device))
 
-    def seconds_a_step(self) -> float:
-        """The shortest of some epochs of all that are seated, over its steps; they are not measured, and do not end."""
-        found = math.inf
-        for _ in range(TURNS):
-            for seat in self.seats:
-                with seat.drawing():
-                    seat.begin_epoch()
-            began = time.perf_counter()
-            steps = self._steps()
-            found = min(found, (time.perf_counter() - began) / steps)
-        return found
+    def seconds_a_step(self, size: int) -> float:
+        """How long a step takes a member of a pack of the first so many that are seated, the first step left out."""
+        seated, self.seats = self.seats, self.seats[:size]
+        for seat in self.seats:
+            with seat.drawing():
+                seat.begin_epoch()
+        self._arrange()
+        count = min(STEPS, seated[0].training.train_part.batches or 1)
+        for lane in self._lanes:
+            lane.open(0)
+        began = time.perf_counter()
+        for at in range(count):
+            if at == 1:
+                began = time.perf_counter()
+            for lane in self._lanes:
+                lane.step()
+        seconds = time.perf_counter() - began
+        self._close()
+        self.seats = seated
+        return seconds / max(1, count - 1) / size
 
     def _going(self) -> list[Seat]:
         """Those that train on; the others get up."""
@@ -303,8 +313,8 @@ class _Pack:
             for seat in [seat for seat in self.seats if seat.member is member]:
                 self.leaves(member, seat.training.so_far, told=False)
 
-    def _steps(self) -> int:
-        """The steps of an epoch, of which all members have the same number; gives it."""
+    def _steps(self) -> None:
+        """The steps of an epoch, of which all members have the same number."""
         began = time.perf_counter()
         taking_part = list(self.seats)
         count = self.seats[0].training.train_part.batches
@@ -322,7 +332,6 @@ class _Pack:
         seconds = (time.perf_counter() - began) / len(taking_part)
         for seat in taking_part:
             seat.training.passes.seconds += seconds
-        return count
 
     def _arrange(self) -> None:
         """Stacks where they are faster, and all others by their own modules; as before where nothing has changed."""
