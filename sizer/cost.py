@@ -16,8 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from sizer.gates import is_gate
 
-
-PROPORTIONAL = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+Weighted = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
 def parameters(module: nn.Module) -> int:
@@ -53,9 +52,8 @@ def flops(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[int, int]:
 class Flops:
     """``flops`` of one network as its widths change, without a pass where that is not needed.
 
-    What a linear or convolutional layer costs is in proportion to its weight, as the places that it is applied at do not
-    depend on widths. Where that comes to what was counted at first, it is all that there is, and is only worked out from
-    then on.
+    A linear or convolutional layer costs in proportion to its weight, as the places that it is applied at do not depend
+    on widths. Where such layers come to all that was counted at first, the rest is worked out from their weights.
 
     Args:
         module: the network; nothing of it changes.
@@ -65,7 +63,7 @@ class Flops:
     def __init__(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         self.module = module
         self.inputs = inputs
-        self._layers: list[tuple[nn.Module, int, bool]] | None = None
+        self._layers: list[tuple[Weighted, int, bool]] | None = None
         self._follows = False
 
     def __call__(self) -> tuple[int, int]:
@@ -74,14 +72,14 @@ class Flops:
             self._layers = []
             with ExitStack() as hooks:
                 for child in self.module.modules():
-                    if isinstance(child, PROPORTIONAL):
+                    if isinstance(child, Weighted):
                         hooks.callback(child.register_forward_hook(self._passed).remove)
                 counted = flops(self.module, self.inputs)
             self._follows = counted == self._worked_out()
             return counted
         return self._worked_out() if self._follows else flops(self.module, self.inputs)
 
-    def _passed(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def _passed(self, layer: Weighted, inputs: tuple[Any, ...], output: Any) -> None:
         assert self._layers is not None
         places = sum(each.numel() for each in _tensors(output)) // len(layer.weight)
         self._layers.append((layer, places, any(each.requires_grad for each in _tensors(inputs))))

@@ -13,6 +13,7 @@ from sizer import dimensions
 from sizer.dimensions import Dim, Shape
 from sizer.errors import UnsupportedNetworkError
 from sizer.groups import Attribute, Reader, Slot, TensorRef
+from sizer.tracing import Program
 
 NORMALISING = {"batch_norm": 1, "instance_norm": 1, "group_norm": 2}
 """Operations that rescale each unit, with where their own scale stands among the arguments."""
@@ -52,7 +53,7 @@ class Follower:
             self.refs[key] = TensorRef(found[0][0], tuple((child, name) for _, child, name in found))
             self.shapes[key] = tuple(dimensions.new(entries) for entries in self.refs[key].tensor.shape)
 
-    def walk(self, program: torch.export.ExportedProgram) -> None:
+    def walk(self, program: Program) -> None:
         """Applies the rules to one graph, in order."""
         signature = program.graph_signature
         names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}

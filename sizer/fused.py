@@ -60,9 +60,10 @@ def _lists(optimizer: Optimizer, options: dict[str, Any]) -> Lists | None:
         return None
     trained = [parameter for parameter in options["params"] if parameter.grad is not None]
     gradients = [parameter.grad for parameter in trained]
-    states = [optimizer.state.get(parameter) for parameter in trained]
-    alike = len({parameter.dtype for parameter in trained}) < 2 and not any(gradient.is_sparse for gradient in gradients)
-    if not alike or not all(states) or any(parameter.device.type != "cpu" for parameter in trained):
+    states = [optimizer.state.get(parameter) or {} for parameter in trained]
+    dense = not any(gradient.is_sparse for gradient in gradients)
+    kinds = {(parameter.device.type, parameter.dtype) for parameter in trained}
+    if not (dense and all(states) and len(kinds) < 2 and all(kind == "cpu" for kind, _ in kinds)):
         return None
     first, second, counts = ([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq", "step"))
     return trained, gradients, first, second, counts

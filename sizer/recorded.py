@@ -68,11 +68,9 @@ class Recorded:
             stack.begin_step()
         first = self.at * self.batch_size
         self.at += 1
-        if first + self.batch_size > len(self.x):
+        if self._stream is None or first + self.batch_size > len(self.x):
             for stack, order in zip(self.stacks, self._orders, strict=True):
-                self._move(stack, order[:, first:])
-        elif self._stream is None:
-            self._move_all()
+                self._move(stack, order[:, first : first + self.batch_size])
         elif self._warm < WARM:
             self._warm += 1
             self._aside(self._stream)

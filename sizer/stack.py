@@ -200,7 +200,7 @@ class Stack:
             self._clip()
             self._optimizer.step()
             self.method.shrink(self, self._strength)
-            self.total += losses.double() * targets.shape[1]
+            self.total.add_(losses, alpha=targets.shape[1])
             if not targets.is_floating_point():
                 self.hits += (outputs.contiguous().argmax(2) == targets).sum(1)  # twice as fast as across
 

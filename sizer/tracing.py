@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export.graph_signature import ExportGraphSignature
+from torch.fx import Graph
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from sizer.chain import chain_of
 from sizer.errors import UnsupportedNetworkError
 
 MAX_PATHS = 64
@@ -83,9 +88,25 @@ def _programs(
     raise UnsupportedNetworkError(f"the network branches on its data in more than {MAX_PATHS} ways")
 
 
-def programs(
-    module: nn.Module, inputs: tuple[Any, ...], ignore: Sequence[str] = ()
-) -> list[torch.export.ExportedProgram]:
+@dataclass(frozen=True)
+class Program:
+    """Of what torch.export gives, all that is followed; it holds no tensor of the network."""
+
+    graph: Graph
+    graph_signature: ExportGraphSignature
+
+    def copy(self) -> Program:
+        graph = Graph()
+        graph.output(graph.graph_copy(self.graph, {}))
+        return Program(graph, self.graph_signature)
+
+
+_CHAINS: OrderedDict[Any, list[Program]] = OrderedDict()
+"""Those of the last chains that were traced: the trials of a sweep are alike, and tracing takes longer than a pass."""
+KEPT = 32
+
+
+def programs(module: nn.Module, inputs: tuple[Any, ...], ignore: Sequence[str] = ()) -> list[Program]:
     """Every graph of ``module``; parameters in them are named ``module.<path>``.
 
     Args:
@@ -96,9 +117,18 @@ def programs(
     Raises:
         UnsupportedNetworkError: torch.export cannot follow it; the message names the innermost module that it refuses.
     """
+    alike = _likeness(module, inputs)
+    known = _CHAINS.get(alike) if alike is not None else None
+    if known is not None:
+        return [program.copy() for program in known]
     with _quiet(), _slow_attention():
         try:
-            return list(_programs(module, inputs))
+            found = [Program(each.graph, each.graph_signature) for each in _programs(module, inputs)]
+            if alike is not None:
+                _CHAINS[alike] = [program.copy() for program in found]
+                while len(_CHAINS) > KEPT:
+                    _CHAINS.popitem(last=False)
+            return found
         except UnsupportedNetworkError:
             raise
         except Exception as error:  # torch.export raises many types; all mean that it cannot follow this module
@@ -116,6 +146,20 @@ def programs(
         f"{where} cannot be traced: {type(cause).__name__}: {first}; write it with tensor operations that "
         f"torch.export follows{remedy}"
     ) from cause
+
+
+def _likeness(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
+    """What two chains that have the same graph have in common; None for other networks, whose forward() is unknown."""
+    pieces = chain_of(module)
+    if pieces is None or not all(isinstance(x, Tensor) for x in inputs):
+        return None
+    tensors = [tensor for piece in pieces for tensor in piece.module._parameters.values() if tensor is not None]
+    tied = [id(tensor) for tensor in tensors]
+    return (
+        tuple((piece.path, piece.kind, piece.module.training) for piece in pieces),
+        tuple((x.shape, x.dtype, x.device, x.requires_grad) for x in (*inputs, *tensors)),
+        tuple(tied.index(each) for each in tied),
+    )
 
 
 @contextmanager

@@ -73,7 +73,8 @@ def _sweep(plan: Plan, **options: Any) -> float:
     with tempfile.TemporaryDirectory() as folder, _warm_workers():
         watch = _Clock(Path(folder))
         sweep.run(plan, Path(folder) / "bench.db", watch=watch, concurrency=WORKERS, **options)
-    assert len(watch.of("trial")) == TRIALS and watch.begun, watch.of("note")
+    assert len(watch.of("trial")) == TRIALS, watch.of("note")
+    assert watch.begun, "the first trial was not seen"
     return watch.end - watch.begun
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import sizer
-from sizer import Net, SizerError, UnsupportedNetworkError
+from sizer import Net, SizerError, UnsupportedNetworkError, tracing
+from sizer.groups import find_groups
 from sizer.methods import create
 
 
@@ -229,3 +231,34 @@ def test_a_network_without_a_free_width_says_why() -> None:
         UnsupportedNetworkError, match=r"'?Linear'? has no width that is free \(.*an output of the network"
     ):
         attach(nn.Linear(4, 2), torch.randn(2, 4))
+
+
+def chain(width: int = 4, activation: nn.Module | None = None, dropout: float = 0.0) -> nn.Sequential:
+    layers = [nn.Linear(3, width), activation or nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, width)]
+    return nn.Sequential(*layers, nn.ReLU(), nn.Linear(width, 2))
+
+
+def test_chains_that_are_alike_are_traced_once_and_each_has_its_own_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    traced = []
+    own = torch.export.export
+    monkeypatch.setattr(torch.export, "export", lambda *args, **named: traced.append(args) or own(*args, **named))
+    monkeypatch.setattr(tracing, "_CHAINS", OrderedDict())
+    monkeypatch.setattr(tracing, "KEPT", 6)
+    x = torch.randn(2, 3)
+    first, second = chain(), chain()
+    groups = [find_groups(each, (x,)).free for each in (first, second)]
+    assert len(traced) == 1
+    for module, found in zip((first, second), groups, strict=True):
+        held = {id(parameter) for parameter in module.parameters()}
+        assert [(group.name, group.width) for group in found] == [("0", 4), ("3", 4)]
+        assert {id(slot.ref.tensor) for group in found for slot in group.slots} <= held
+    tied = chain()
+    tied[3].bias = tied[0].bias
+    others = [chain(5), chain(activation=nn.SELU()), chain(dropout=0.5), chain().eval(), chain().double(), tied]
+    for number, other in enumerate(others, 2):
+        find_groups(other, (x.to(next(other.parameters()).dtype),))
+        assert len(traced) == number
+    assert len(find_groups(tied, (x,)).free) == 1
+    assert len(tracing._CHAINS) == 6
+    find_groups(chain(), (x,))
+    assert len(traced) == 8  # it was the oldest
