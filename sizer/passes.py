@@ -148,7 +148,8 @@ class Passes:
             self._total.add_(loss, alpha=len(targets))
             self._score.add(outputs, targets)
         aim = loss if len(targets) == samples else loss * (len(targets) / samples)
-        return aim + self.net.penalty() if penalised and self.net.method.sizes else aim
+        penalty = self.net.penalty() if penalised and self.net.method.sizes else None
+        return aim if penalty is None or not penalty.requires_grad else aim + penalty
 
     def stepped(self, samples: int) -> None:
         """The optimiser has made a step on so many samples."""

@@ -107,6 +107,7 @@ class Stack:
         self.device = like.device
         self.knob = like.new_zeros(len(nets))
         self._strength = like.new_zeros(())
+        self._ones = like.new_ones(len(nets))
         self._optimizer = StackedOptimizer(optimizers, self._trained(optimizers))
         self.optimizer = self._optimizer.inner
         self.total = torch.zeros(len(nets), dtype=torch.float64, device=self.device)
@@ -194,8 +195,9 @@ class Stack:
         fused.clear(self.optimizer)
         outputs = self(x)
         losses = self.losses(outputs, targets)
-        aim = losses.sum() + self.method.penalty(self)
-        aim.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        penalty = self.method.penalty(self)
+        terms = [losses, penalty] if penalty.requires_grad else [losses]
+        torch.autograd.backward(terms, [self._ones, None][: len(terms)])
         with torch.no_grad():
             self._clip()
             self._optimizer.step()

@@ -50,7 +50,9 @@ class StackedLayer:
         bias, k = self.bias, len(self.width)
         maps = isinstance(self.module, nn.Conv2d)
         if self.before is not None:
-            factor = torch.relu(self.before.theta).unsqueeze(-1).expand(-1, -1, self.area).flatten(1)
+            factor = torch.relu(self.before.theta)
+            if self.area > 1:
+                factor = factor.unsqueeze(-1).expand(-1, -1, self.area).flatten(1)
             if x.numel() < weight.numel():
                 x = x * (factor.view(1, -1, 1, 1) if maps else factor.unsqueeze(1)).to(x.dtype)
             else:

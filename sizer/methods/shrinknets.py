@@ -104,7 +104,12 @@ class ShrinkNets(Method):
         sizes = net.step_sizes(net.gates.parameters())
         for gate in net.gates.by_group.values():
             rate, scale = sizes[gate.theta]
-            gate.theta.sub_(rate * each / scale).clamp_(min=0).mul_(gate.alive)
+            far = rate * each
+            if isinstance(scale, Tensor) and not isinstance(far, Tensor):
+                gate.theta.sub_(scale.reciprocal_(), alpha=far)
+            else:
+                gate.theta.sub_(far / scale)
+            gate.theta.clamp_(min=0).mul_(gate.alive)
             torch.gt(gate.theta, 0, out=gate.alive)
 
     def look(self, net: Sized) -> Tensor | None:
