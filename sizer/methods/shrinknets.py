@@ -105,7 +105,7 @@ class ShrinkNets(Method):
         for gate in net.gates.by_group.values():
             rate, scale = sizes[gate.theta]
             far = rate * each
-            if isinstance(scale, Tensor) and not isinstance(far, Tensor):
+            if isinstance(scale, Tensor) and not isinstance(far, Tensor):  # the same in an operation less
                 gate.theta.sub_(scale.reciprocal_(), alpha=far)
             else:
                 gate.theta.sub_(far / scale)
