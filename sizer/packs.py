@@ -260,16 +260,22 @@ class _Pack:
         count = min(STEPS, seated[0].training.train_part.batches or 1)
         for lane in self._lanes:
             lane.open(0)
-        began = time.perf_counter()
+        began = self._clock()
         for at in range(count):
             if at == 1:
-                began = time.perf_counter()
+                began = self._clock()
             for lane in self._lanes:
                 lane.step()
-        seconds = time.perf_counter() - began
+        seconds = self._clock() - began
         self._close()
         self.seats = seated
         return seconds / max(1, count - 1) / size
+
+    def _clock(self) -> float:
+        """Seconds, once the device has done what it was told."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
 
     def _going(self) -> list[Seat]:
         """Those that train on; the others get up."""
