@@ -20,7 +20,7 @@ from sizer.net import Net
 from sizer.objectives import Accuracy
 from sizer.recorded import Recorded
 from sizer.run import Measures, Training
-from sizer.stack import Stack
+from sizer.stack import Stack, hits_of
 from sizer.stepper import OptimizerMaker
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ class Seat:
         if self._can_stack is None:
             passes = self.training.passes
             plain = isinstance(passes.objective.score(), Accuracy) and not passes.forward.lower
-            self._can_stack = plain and self.part.y.dim() == 1 and chain_of(self.net.module) is not None
+            labels = [part.y for part in self.training.parts.values() if isinstance(part, Resident)]
+            each = all(y.dim() == 1 and bool((y >= 0).all()) for y in labels)  # negative ones would not count
+            self._can_stack = plain and each and chain_of(self.net.module) is not None
             if self._can_stack:
                 try:
                     Stack([self.net], [self.training.stepper.optimizer], [self.generator])
@@ -274,7 +276,7 @@ def _measured(stack: Stack, part: Resident) -> tuple[list[float], list[float]]:
     for (x,), y in part:
         outputs, targets = stack(x), y.expand(len(total), -1)
         total += stack.losses(outputs, targets).double() * len(y)
-        hits += (outputs.argmax(2) == targets).sum(1)
+        hits += hits_of(outputs, targets)
     stack.training = True
     return (total / len(part.x)).tolist(), (hits.double() / len(part.x)).tolist()
 

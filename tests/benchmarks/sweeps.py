@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import tempfile
 import threading
@@ -31,6 +32,7 @@ _random = random.Random(0)
 KNOBS = [10 ** _random.uniform(-5, -2) for _ in range(TRIALS)]
 BATCH = 128
 PACKS = (1, 4, 16)
+_WARMING = "BENCH_WARMING"
 
 
 def trials(width: int, epochs: int, images: int) -> tuple[Side, ...]:
@@ -101,18 +103,25 @@ class _Clock(Seen):
 
 @contextmanager
 def _warm_workers() -> Iterator[None]:
-    """A Ray whose workers have trained before they are given anything."""
-    init = partial(ray.init, runtime_env={"worker_process_setup_hook": f"{__name__}.warm"})
-    with mock.patch.object(ray, "init", init), cluster.connected(None, 1, 0, None, memory=2**28):
-        yield
+    """A Ray whose workers have trained, all of them, before one is given anything."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {"worker_process_setup_hook": f"{__name__}.warm", "env_vars": {_WARMING: folder}}
+        init = partial(ray.init, runtime_env=environment)
+        with mock.patch.object(ray, "init", init), cluster.connected(None, 1, 0, None, memory=2**28):
+            yield
 
 
 def warm() -> None:
-    """Imports what a training needs, and trains."""
+    """Imports what a training needs, trains, and waits until the workers that began to do so meanwhile have done it."""
+    folder = Path(os.environ[_WARMING])
+    (folder / f"begun-{os.getpid()}").touch()
     data = datasets.load("digits")
     module = networks.build("mlp", data.input_shape, data.outputs, [100])
     torch.set_num_threads(1)
     sizer.fit(module, data, create("shrinknets", 1e-3), epochs=3)
+    (folder / f"done-{os.getpid()}").touch()
+    while len([*folder.glob("done-*")]) < len([*folder.glob("begun-*")]):
+        time.sleep(0.01)
 
 
 def orchestration(count: int) -> tuple[Side, ...]:

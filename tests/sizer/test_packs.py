@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,16 @@ def test_what_is_kept_of_a_pack_goes_on_in_another_or_alone(data: Data, tmp_path
     runs.append(alone(kept()[2], data, folder=tmp_path / "2"))
     for run, member in zip(runs, members("das-conv", "auto-sizing", data), strict=False):
         assert same(run, alone(member, data))
+
+
+@pytest.mark.parametrize("part", ["y_train", "y_val"])
+def test_labels_that_do_not_count_count_in_no_pack(part: str, data: Data) -> None:
+    labels = getattr(data, part).clone()
+    labels[:7] = -100
+    left_out = replace(data, **{part: labels})
+    some = members("mlp", "shrinknets", data)[:2]
+    runs = packs.fit(some, left_out, epochs=2, batch_size=BATCH)
+    assert [same(run, alone(member, left_out, 2)) for run, member in zip(runs, some, strict=True)] == [True] * 2
 
 
 def test_members_leave_when_they_are_told_to(data: Data) -> None:
