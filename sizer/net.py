@@ -63,6 +63,7 @@ class Net:
         method: the method that sizes it.
         epochs: how many epochs are planned, if known: methods divide them into phases.
         steps_per_epoch: if known from the start, ramps begin at once; else it is learned from the first epoch.
+        settle: in the last so many of the planned epochs the method does nothing: widths stay, and no penalty acts.
         epoch, steps, resizes: the current epoch from 1 (0 before training), and how many optimiser steps and changes of
             width there were so far.
         collapsed: names of layers that would have lost their last unit; one unit of each was kept.
@@ -83,6 +84,7 @@ class Net:
         self.round_to = round_to
         self.epochs: int | None = None
         self.steps_per_epoch: int | None = None
+        self.settle = 0
         self.epoch = 0
         self.steps = 0
         self.resizes = 0
@@ -187,24 +189,32 @@ class Net:
 
     def penalty(self) -> Tensor:
         """What the method adds to the loss; shape ()."""
-        return self.method.penalty(self)
+        return torch.zeros((), device=self.device) if self.settling else self.method.penalty(self)
+
+    @property
+    def settling(self) -> bool:
+        """Whether the current epoch is one of the last ones, in which the method does nothing."""
+        return self.epochs is not None and self.epoch > self.epochs - self.settle
 
     def after_step(self) -> None:
         """To be called after each ``optimizer.step()``."""
         self.steps += 1
-        self.method.after_step(self)
+        if not self.settling:
+            self.method.after_step(self)
 
     def before_epoch(self) -> None:
         """To be called before each epoch: growth."""
         self.epoch += 1
         self._steps_before_epoch = self.steps
         self.looks.forget()
-        self.method.before_epoch(self)
+        if not self.settling:
+            self.method.before_epoch(self)
 
     def after_epoch(self) -> None:
         """To be called after each epoch: removal."""
         self.steps_per_epoch = self.steps - self._steps_before_epoch
-        self.method.after_epoch(self)
+        if not self.settling:
+            self.method.after_epoch(self)
 
     def finish(self) -> nn.Module:
         """Gives the user's module back as a plain dense one: same outputs, no gates, no hooks.

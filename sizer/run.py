@@ -61,7 +61,7 @@ class Training:
         passes: over them.
         make_stepper: the optimiser, for the widths that the network has by then.
         seed: of each epoch's stream of random numbers.
-        folder, on_epoch: as ``fit`` takes them.
+        folder, on_epoch, start: as ``fit`` takes them.
         knob, patience: likewise.
     """
 
@@ -77,6 +77,7 @@ class Training:
         on_epoch: Callable[[Epoch], None] | None,
         knob: Callable[[int], float] | None,
         patience: int | None,
+        start: Path | None = None,
     ) -> None:
         self.net = net
         self.parts = parts
@@ -86,6 +87,7 @@ class Training:
         self.so_far = Run(net)
         self._seed = seed
         self._folder = folder
+        self._start = start
         self._on_epoch = on_epoch
         self._make_stepper = make_stepper
         net.training_data, net.validate = self._inputs, self._score
@@ -160,7 +162,7 @@ class Training:
         """The optimiser, with network and history brought to where the folder's state is."""
         run = self.so_far
         if folder is None or not (folder / STATE).exists():
-            return make_stepper()
+            return make_stepper() if self._start is None else self._begun(self._start, make_stepper)
         kept = load_run(folder / STATE, self.net)
         run.history = [Epoch.from_dict(fields) for fields in kept.notes["history"]]
         run.status, run.reason = kept.notes["status"], kept.notes["reason"]
@@ -173,6 +175,14 @@ class Training:
                 generator.set_state(kept.extra[name])
         stepper = make_stepper()
         stepper.restore(kept.states, kept.extra)
+        return stepper
+
+    def _begun(self, start: Path, make_stepper: Callable[[], Stepper]) -> Stepper:
+        """The optimiser, with network and optimiser as another run has left them; what was a ramp there is over."""
+        kept = load_run(start, self.net)
+        self.net.epoch, self.net.collapsed = 0, []
+        stepper = make_stepper()
+        stepper.restore(kept.states, {})
         return stepper
 
     def _judged(self, loss: float, accuracy: float, measured: Measures | None) -> Epoch | None:

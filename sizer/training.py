@@ -49,6 +49,8 @@ def fit(
     precision: str = "float32",
     patience: int | None = None,
     round_to: int = 1,
+    start: Path | None = None,
+    settle: int = 0,
     progress: bool = False,
 ) -> Run:
     """Trains ``module`` on ``data`` while ``method`` sizes it.
@@ -94,6 +96,9 @@ def fit(
             processors that lack its arithmetic).
         patience: training ends as complete after so many epochs without a better validation metric.
         round_to: removal leaves multiples of so many units.
+        start: another run's ``state.safetensors``, of such a network under this method: its weights, widths and
+            optimiser state are what this run begins with. Epochs are counted anew.
+        settle: in the last so many of the epochs the method does nothing: widths stay, and no penalty acts.
         progress: shows a bar on stderr.
 
     Raises:
@@ -119,6 +124,8 @@ def fit(
             raise InputError(f"{name} must be a callable, got {given!r}")
     if knob is not None and method.knob is None:
         raise InputError(f"{method.name} has no knob to change while training; leave knob out")
+    if not 0 <= settle < epochs:
+        raise InputError(f"settle must be from 0 to {epochs - 1}, fewer than the epochs, got {settle}")
     device = torch.device(device)
     with random_states(device):
         seed_all(seed, 0)
@@ -127,7 +134,7 @@ def fit(
             module, parts, method, epochs=epochs, learning_rate=learning_rate, optimizer=optimizer, seed=seed,
             device=device, ignore=ignore, folder=folder, on_epoch=on_epoch, loss=loss, metric=metric,
             weight_decay=weight_decay, schedule=schedule, knob=knob, augment=augment, clip=clip, accumulate=accumulate,
-            precision=precision, patience=patience, round_to=round_to,
+            precision=precision, patience=patience, round_to=round_to, start=start, settle=settle,
         )  # fmt: skip
         return training.run(progress)
 
@@ -161,6 +168,8 @@ def made(
     precision: str = "float32",
     patience: int | None = None,
     round_to: int = 1,
+    start: Path | None = None,
+    settle: int = 0,
 ) -> Training:
     """A training as ``fit`` makes it, of arguments that are in range; it draws from the global random states.
 
@@ -182,12 +191,12 @@ def made(
     seed_all(seed, 0)
     cost.reset_peak_memory(device)
     net = attach(module, inputs, method, ignore=ignore, round_to=round_to)
-    net.epochs = epochs
+    net.epochs, net.settle = epochs, settle
     batches = parts["train"].batches
     net.steps_per_epoch = None if batches is None else math.ceil(batches / accumulate)
     decay = method.weight_decay + weight_decay
     return Training(
         net, parts, Passes(net, forward, objective, augment, accumulate),
         lambda: Stepper(net, optimizer, learning_rate, decay, schedule, clip, epochs),
-        seed=seed, folder=folder, on_epoch=on_epoch, knob=knob, patience=patience,
+        seed=seed, folder=folder, on_epoch=on_epoch, knob=knob, patience=patience, start=start,
     )  # fmt: skip

@@ -46,6 +46,7 @@ class AutoSizing(Method):
     """
 
     name = "auto-sizing"
+    grows: ClassVar[bool] = True
     stacks: ClassVar[bool] = True
     knob = Knob("alpha", 1e-6, 1e-3)
     settings: ClassVar = {

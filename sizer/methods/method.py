@@ -81,6 +81,7 @@ class Method:
         name: as in plans and on the command line.
         knob: the one knob, or None for a baseline.
         sizes: whether widths change.
+        grows: whether a smaller knob lets a network grow that a larger one has made small.
         stacks: whether its formulas serve a ``Stack`` as well, so that it has packs (``sizer.packs``).
         settings: the constants that may be set, with their defaults.
         gate_rate: the gates' learning rate over that of the weights.
@@ -91,6 +92,7 @@ class Method:
     name: ClassVar[str]
     knob: ClassVar[Knob | None] = None
     sizes: ClassVar[bool] = True
+    grows: ClassVar[bool] = False
     stacks: ClassVar[bool] = False
     settings: ClassVar[Mapping[str, Any]] = {}
     gate_rate: float = 1.0
