@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from dashboards import maintenance
+from dashboards import maintenance, sizing
 from dashboards.options import DB
 from sizer.errors import InputError, SizerError, unknown
 
@@ -25,7 +25,10 @@ EXAMPLES = """[bold]From nothing to a network[/]
   sizer compare demo           its arms, as in Figure 2 of the paper
   sizer best demo --out net    the best network, for sizer.load("net")
   sizer retrain net            the same widths, trained again over 5 seeds
-  sizer report demo            one HTML file that opens offline"""
+  sizer report demo            one HTML file that opens offline
+
+[bold]A network of a size[/]
+  sizer size --data mine.npz --network mlp --max-params 100k --out net"""
 
 app = typer.Typer(
     name="sizer",
@@ -38,6 +41,12 @@ app = typer.Typer(
 )
 
 app.add_typer(maintenance.app)
+app.command(
+    epilog="""[bold]Examples[/]
+  sizer size --data mine.npz --max-params 100k
+  sizer size --data fashion_mnist --network lenet --max-flops 500k --out small
+  sizer size --data mine.npz --network mine:net --epochs 10"""
+)(sizing.size)
 SERVER = Annotated[
     str | None,
     typer.Option(
@@ -46,6 +55,13 @@ SERVER = Annotated[
 ]
 TRIAL_TIMEOUT = Annotated[
     float | None, typer.Option(metavar="SECONDS", help="A trial that trains for longer, or hangs, fails.")
+]
+TARGET_PARAMS = Annotated[
+    str | None,
+    typer.Option(metavar="N,...", help="Sizing arms look for networks of just under so many parameters: 20k,50k."),
+]
+TARGET_FLOPS = Annotated[
+    str | None, typer.Option(metavar="N,...", help="The same for FLOPs of a sample's forward pass.")
 ]
 PACK_HELP = "Trials that a worker trains at once, as one program; auto times some steps and chooses."
 Name = Annotated[
@@ -58,6 +74,7 @@ Name = Annotated[
     epilog="""[bold]Examples[/]
   sizer sweep demo
   sizer sweep shrinknets-search/mlp-mnist --trials 10 --epochs 20 --name quick
+  sizer sweep demo --name small --target-params 5k,20k
   sizer sweep mine.toml --dry-run"""
 )
 def sweep(
@@ -71,6 +88,8 @@ def sweep(
     gpus_per_trial: Annotated[float, typer.Option(help="Share of a GPU of a trial, such as 0.25.")] = 0,
     concurrency: Annotated[int | None, typer.Option(help="Workers at once; as many as fit unless given.")] = None,
     pack: Annotated[str, typer.Option(metavar="K|auto", help=PACK_HELP)] = "auto",
+    target_params: TARGET_PARAMS = None,
+    target_flops: TARGET_FLOPS = None,
     address: Annotated[str | None, typer.Option(help="A Ray cluster, HOST:PORT or auto; else this machine.")] = None,
     timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Stop after so long.")] = None,
     trial_timeout: TRIAL_TIMEOUT = None,
@@ -91,7 +110,8 @@ def sweep(
     from studies.reading import read_plan
 
     jobs.check_inside(db, files)
-    plans = read_plan(plan, {"trials": trials, "epochs": epochs, "seed": seed, "name": name}, scale)
+    overrides = {"trials": trials, "epochs": epochs, "seed": seed, "name": name}
+    plans = read_plan(plan, {**overrides, **commands.target_of(target_params, target_flops)}, scale)
     for one in plans:
         if dry_run:
             commands.dry_run(one, cpus_per_trial)

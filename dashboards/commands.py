@@ -15,15 +15,15 @@ import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 
+from dashboards import aims, numbers, progress, rounds, tables, terminal
 from dashboards import follow as following
-from dashboards import numbers, progress, rounds, tables, terminal
 from dashboards.facts import facts, retraining
 from dashboards.report import render
 from dashboards.source import Local, Source
 from dashboards.starts import starts
 from sizer import Epoch, architecture
 from sizer.errors import InputError, unknown
-from studies import estimate, jobs, query
+from studies import estimate, jobs, path, query, target
 from studies.compare import Comparison, compare, finished
 from studies.crossval import chi_square, over_folds
 from studies.database import open_database
@@ -72,13 +72,14 @@ def chosen(source: Source, given: str | None) -> str:
     return names[0]
 
 
-def sweep(plan: Plan, db: str, run: Callable[..., Outcome]) -> int:
+def sweep(plan: Plan, db: str, run: Callable[..., Outcome], *, compared: bool = True) -> int:
     """Runs what is left of a plan, then compares its arms and shows the best network.
 
     Args:
         plan: the evaluation.
         db: the database, as the user named it.
         run: `studies.sweep.run` with everything but `watch`.
+        compared: whether to compare and show.
 
     Returns:
         The exit code: 0, or 130 when interrupted or stopped from elsewhere: a loop over plans ends with it.
@@ -102,6 +103,9 @@ def sweep(plan: Plan, db: str, run: Callable[..., Outcome]) -> int:
         print(f"sizer: {by} with {outcome.left} of {planned} trials to do; {goes_on}", file=sys.stderr)
         return INTERRUPTED
     out.print()
+    source = Local(open_database(db))
+    # With a target no more may be asked for than were needed.
+    planned = sum(arm.planned for arm in source.standing(plan.name).arms)
     if outcome.already_done:
         out.print(f"All {planned} trials of {plan.name} are done already; nothing was run.")
     elif outcome.left:
@@ -110,14 +114,29 @@ def sweep(plan: Plan, db: str, run: Callable[..., Outcome]) -> int:
     else:
         ended = sum(sum(counts.values()) for counts in outcome.ended.values())
         out.print(f"{ended} trials ended in {numbers.duration(outcome.seconds)}; all {planned} are done.")
-    source = Local(open_database(db))
-    if outcome.left and finished(source.trials(plan.name)).empty:
+    print_aims(out, source, plan.name)
+    if not compared or (outcome.left and finished(source.trials(plan.name)).empty):
         return 0
     out.print()
     print_comparison(out, source, plan.name)
     print_best(out, source, plan.name)
     terminal.print_next(out, plan.name, db)
     return 0
+
+
+def target_of(params: str | None, flops: str | None) -> dict[str, Any]:
+    """What `--target-params` and `--target-flops` say, for a plan.
+
+    Raises:
+        InputError: one is no size, or several sizes with commas between them.
+    """
+    given = {"params": (params, "--target-params"), "flops": (flops, "--target-flops")}
+    read = {
+        key: [numbers.read_size(part, option) for part in text.split(",")]
+        for key, (text, option) in given.items()
+        if text is not None
+    }
+    return {"target": read} if read else {}
 
 
 def submit(plans: Sequence[Plan], address: str, db: str | None, options: Mapping[str, Any]) -> None:
@@ -249,6 +268,16 @@ def _ctrl_c() -> Iterator[Callable[[], None]]:
         signal.signal(signal.SIGINT, before)
 
 
+def print_aims(out: Console, source: Source, name: str) -> None:
+    """What came of an evaluation's target; nothing where it has none."""
+    spec = source.spec(name)
+    if found := target.by_arm(spec, source.trials(name), source.history(name)):
+        terminal.print_table(out, aims.table(found, spec))
+        if lines := aims.not_met(found):
+            out.print()
+            terminal.print_lines(out, lines)
+
+
 def print_comparison(out: Console, source: Source, name: str, threshold: float | None = None) -> None:
     """The comparison of an evaluation's arms; `threshold` as `studies.compare.compare` takes it."""
     spec, data = source.spec(name), source.data(name)
@@ -349,7 +378,9 @@ def report(source: Source, name: str) -> str:
     comparison = _compared(trials, history, spec, data)
     folds = _over_folds(trials, spec, data)
     about = spec.get("description", ""), facts(spec, data)
-    return render(name, comparison, trials, history, front, *about, folds, starts(spec, trials))
+    walks = tuple(path.walks(spec))
+    wanted = target.by_arm(spec, trials, history)
+    return render(name, comparison, trials, history, front, *about, folds, starts(spec, trials), walks, wanted, spec)
 
 
 def _print_written(out: Console, folder: Path) -> None:

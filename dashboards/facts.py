@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from dashboards import numbers, progress
 from sizer.methods import method_class
+from studies.path import walks
 from studies.pruning import pruner_of
 
 if TYPE_CHECKING:
     from studies.retrain import Retraining
 
-OVERRIDES = ("learning_rate", "epochs", "batch_size", "optimizer", "sampler")
+OVERRIDES = ("learning_rate", "epochs", "batch_size", "optimizer", "precision", "sampler")
 
 
 def facts(spec: Mapping[str, Any], data: Mapping[str, Any] | None = None) -> dict[str, str]:
@@ -28,13 +29,19 @@ def facts(spec: Mapping[str, Any], data: Mapping[str, Any] | None = None) -> dic
         f"{each or _number(spec['trials'], 'trial')} an arm, {_number(spec['epochs'], 'epoch')}, batch "
         f"{spec['batch_size']}, {spec['optimizer']} at {_short(spec['learning_rate'])}, seed {spec['seed']}"
     )
+    if spec.get("precision"):
+        said["training"] += f", {spec['precision']}"
     if spec.get("samples"):
         said["training"] += f", at most {numbers.count(spec['samples'])} samples"
     for name, arm in spec["arms"].items():
         if "stage" not in arm:
-            said[name] = drawn(name, arm, spec["sampler"])
+            said[name] = drawn(name, arm, _by(spec, name))
             if pruner := pruner_of(spec, name):
                 said[name] += f", pruned by {_pruner(pruner)}"
+    if aimed := spec.get("target"):
+        what = "parameters" if aimed.get("params") else "FLOPs"
+        budgets = ", ".join(f"{size:,}" for size in aimed.get("params") or aimed["flops"])
+        said["target"] = f"networks of at most {budgets} {what}"
     if pruned := pruning(spec):
         said["pruning"] = pruned
     if unequal := differences(spec):
@@ -62,6 +69,15 @@ def retraining(found: Retraining, seeds: int) -> dict[str, str]:
         scores = (numbers.score(info.get(f"{part}_accuracy"), built.task) for part in ("val", "test"))
         said["as it was"] = "validation {}, test {}".format(*scores)
     return said
+
+
+def _by(spec: Mapping[str, Any], name: str) -> str:
+    """What draws an arm's points."""
+    if (walk := walks(spec).get(name)) is not None:
+        first = spec["arms"][name].get("epochs", spec["epochs"])
+        return f"a path: {first} epochs, then {walk.each} a step, and {walk.settle} of each without the penalty"
+    aims = spec.get("target") and method_class(spec["arms"][name]["method"]).sizes
+    return "size" if aims else str(spec["sampler"])
 
 
 def drawn(name: str, arm: Mapping[str, Any], sampler: str) -> str:
@@ -109,11 +125,12 @@ def _pruner(given: Mapping[str, Any]) -> str:
 
 def differences(spec: Mapping[str, Any]) -> list[str]:
     """Where an arm trains otherwise than the others: "fixed: epochs 40 (others 20)"."""
+    others = {"precision": "float32", **spec}
     return [
-        f"{name}: {field.replace('_', ' ')} {arm[field]} (others {spec[field]})"
+        f"{name}: {field.replace('_', ' ')} {arm[field]} (others {others[field]})"
         for name, arm in spec["arms"].items()
         for field in OVERRIDES
-        if field in arm and arm[field] != spec[field] and "stage" not in arm and not isinstance(arm[field], list)
+        if field in arm and arm[field] != others[field] and "stage" not in arm and not isinstance(arm[field], list)
     ]
 
 

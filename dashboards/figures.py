@@ -6,7 +6,7 @@ Accuracies are drawn in percent, R^2 as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from html import escape
 from typing import Any
 
@@ -147,8 +147,21 @@ def expected_best(comparison: Comparison, against: str = "trials") -> go.Figure:
     return figure
 
 
-def size_against_accuracy(trials: pd.DataFrame, front: pd.DataFrame, task: str = "classification") -> go.Figure:
-    """Test accuracy against parameters, a point a trial; the line joins the front, which validation accuracy chose."""
+def size_against_accuracy(
+    trials: pd.DataFrame,
+    front: pd.DataFrame,
+    task: str = "classification",
+    walks: Collection[str] = (),
+    budgets: Sequence[int] = (),
+) -> go.Figure:
+    """Test accuracy against parameters, a point a trial; the dotted line joins the front, which validation chose.
+
+    Args:
+        trials, front: as `studies.query` gives them.
+        task: of the evaluation.
+        walks: arms whose trials are the steps of a path: a line joins them as they were walked.
+        budgets: numbers of parameters that networks are looked for under: an upright line each.
+    """
     done, colour = finished(trials), colours(trials["arm"])
     axis = ScoreAxis.of([*done["test_accuracy"], *front["test_accuracy"]], task)
     figure = go.Figure()
@@ -170,8 +183,12 @@ def size_against_accuracy(trials: pd.DataFrame, front: pd.DataFrame, task: str =
     for arm in colour:
         rows = done[done["arm"] == arm]
         if len(rows):
-            values = axis.place(rows["test_accuracy"])
-            figure.add_trace(_points(arm, rows, rows["parameters"].astype(float).tolist(), values, colour, task))
+            if arm in walks:  # what a step cost is all that was trained up to it
+                rows = rows.sort_values("number").assign(training_flops=lambda steps: steps["training_flops"].cumsum())
+            values, sizes = axis.place(rows["test_accuracy"]), rows["parameters"].astype(float).tolist()
+            figure.add_trace(_points(arm, rows, sizes, values, colour, task, line=arm in walks))
+    for budget in budgets:
+        figure.add_vline(x=budget, line={"color": "#8C8C8C", "width": 1}, layer="below")
     figure.update_layout(template=template(), height=420)
     figure.update_xaxes(positive_axis(done["parameters"]), title_text="Parameters")
     figure.update_yaxes(axis.layout("Test"))
@@ -289,11 +306,13 @@ def _described(row: dict[Any, Any], task: str) -> str:
     knob = f", {escape(str(row['knob_name']))} {numbers.knob(row['knob'])}" if row.get("knob_name") else ""
     said = {"collapsed": ", collapsed later", "pruned": f", pruned ({escape(str(row.get('reason', '')))})"}
     later = said.get(str(row.get("status")), "")
+    spent = row.get("training_flops")
+    cost = "" if spent is None or pd.isna(spent) else f", {numbers.si(float(spent), 'FLOP')} of training"
     return (
         f"<b>{escape(str(row['arm']))}</b> trial {row['number']}, epoch {row['epoch']}{knob}{later}<br>"
         f"test {name} {numbers.score(row['test_accuracy'], task)}, "
         f"validation {numbers.score(row['val_accuracy'], task)}<br>"
-        f"{numbers.count(row['parameters'])} parameters<br>{widths_text(row['widths'])}"
+        f"{numbers.count(row['parameters'])} parameters{cost}<br>{widths_text(row['widths'])}"
     )
 
 

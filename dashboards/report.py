@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboards import figures, numbers, rounds, sizing_figures, tables
+from dashboards import aims, figures, numbers, rounds, sizing_figures, tables
 from dashboards.page import bullets, page, plot, table
 from sizer.errors import InputError
 from studies.compare import Arm, Comparison, finished, ranked
+from studies.target import Aim
 
 METHOD = """
 <p>A trial counts with its best validation epoch: accuracy, widths, parameters and weights all come from that epoch. The
@@ -56,6 +57,9 @@ def render(
     facts: Mapping[str, str] | None = None,
     folds: Sequence[tables.Table] = (),
     starts: Mapping[str, Mapping[str, int]] | None = None,
+    walks: Collection[str] = (),
+    wanted: Mapping[str, Sequence[Aim]] | None = None,
+    spec: Mapping[str, Any] | None = None,
 ) -> str:
     """The report as HTML.
 
@@ -67,6 +71,8 @@ def render(
         facts: what else the head should say, label -> text.
         folds: what cross-validation says.
         starts: sizing arm -> layer -> the width that its networks started from, where that is known.
+        walks: arms whose trials are the steps of a path.
+        wanted: how far the plan's target is, arm by arm (`studies.target.by_arm`); then `spec` is the plan.
     """
     task = comparison.task
     colours = figures.colours(trials["arm"])
@@ -77,9 +83,13 @@ def render(
         plots["boxes"] = figures.boxes(trials, task)
         plots["expected-trials"] = figures.expected_best(comparison, "trials")
         plots["expected-flops"] = figures.expected_best(comparison, "flops")
-        plots["size"] = figures.size_against_accuracy(trials, front, task)
+        budgets = [aim.budget for aim in next(iter((wanted or {}).values()), ())]
+        counted = budgets if spec and budgets and spec["target"].get("params") else []
+        plots["size"] = figures.size_against_accuracy(trials, front, task, walks, counted)
         body += [_folds(folds, colours)] if folds else []
-        body += [_distribution(comparison, colours), _expected(comparison), _size(trials, comparison, colours)]
+        body += [_target(wanted, spec)] if wanted and spec else []
+        body += [_distribution(comparison, colours), _expected(comparison)]
+        body.append(_size(trials, comparison, colours, walks, bool(counted)))
     for place, arm in enumerate(sizing):
         body.append(_sizing(arm, place, trials, history, plots, task))
     known = {arm.name: (starts or {})[arm.name] for arm in sizing if arm.name in (starts or {})}
@@ -167,12 +177,33 @@ def _expected(comparison: Comparison) -> str:
     )
 
 
-def _size(trials: pd.DataFrame, comparison: Comparison, colours: Mapping[str, str]) -> str:
+def _target(wanted: Mapping[str, Sequence[Aim]], spec: Mapping[str, Any]) -> str:
+    """What came of the plan's target."""
+    return f"<section><h2>Networks under budgets</h2>{table(aims.table(wanted, spec))}{_lines(wanted)}</section>"
+
+
+def _lines(wanted: Mapping[str, Sequence[Aim]]) -> str:
+    lines = aims.not_met(wanted)
+    return bullets(lines) if lines else ""
+
+
+def _size(
+    trials: pd.DataFrame,
+    comparison: Comparison,
+    colours: Mapping[str, str],
+    walks: Collection[str],
+    aimed: bool,
+) -> str:
     name = numbers.score_name(comparison.task)
     caption = (
         f"A point is a trial. The dotted line joins the front over all trials and epochs: what "
         f"<code>sizer best --max-params</code> would choose by validation {name}, drawn at its test {name}."
     )
+    if walks:
+        caption += f" The steps of {escape(', '.join(walks))} are joined as they were walked, each with what all steps "
+        caption += "up to it cost."
+    if aimed:
+        caption += " The upright lines are the budgets."
     return (
         f"<section><h2>Test {name} against size</h2>{plot('size', caption)}"
         f"{table(tables.costs(comparison), colours)}{_best(trials, comparison.task)}</section>"

@@ -10,24 +10,20 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from sizer import methods
 from sizer.errors import InputError, unknown
+from studies.path import Schedule
 from studies.pruning import Pruner
+from studies.strict import Strict
 
 _KNOBS = {kind.knob.name for kind in map(methods.method_class, methods.names()) if kind.knob}
-_LISTS = {"knob", "settings", "enqueue", "start", "learning_rate", "pruner"}
+_LISTS = {"knob", "settings", "enqueue", "start", "learning_rate", "pruner", "schedule"}
 Rate = Annotated[float, Field(gt=0)]
 Width = Annotated[int, Field(ge=1)]
 TRIES = 5
 """Trials of a stage that looks for a knob."""
-
-
-class Strict(BaseModel):
-    """What all parts of a plan have in common: no field too many, no value of another type."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Range(Strict):
@@ -93,15 +89,17 @@ class Arm(Strict):
         depth: Baselines: the range of the number of hidden layers, where the network leaves it free.
         weight_decay: Baselines with an L2 penalty: its range.
         learning_rate: Overrides the plan's, for this arm only. Of a list (a grid) a stage chooses by validation.
-        epochs, batch_size, optimizer, sampler: Override the plan's, for this arm only.
+        epochs, batch_size, optimizer, sampler, precision: Override the plan's, for this arm only.
+        schedule: Sizing arms: `"path"`, or a table; its trials are then one walk through the knob, each from where the
+            one before was. See `studies.path`.
         pruner: Overrides the plan's, which a sizing arm does not have; see `studies.pruning`.
         stage: What a stage looks for, `learning_rate` or `knob`; None in an arm that a plan names.
     """
 
     method: str
     knob: Range | None = None
-    settings: dict[str, bool | int | float | str] = {}
-    enqueue: list[Annotated[float, Field(gt=0)] | dict[str, Any]] = []
+    settings: dict[str, bool | int | float | str] = Field(default={})
+    enqueue: list[Annotated[float, Field(gt=0)] | dict[str, Any]] = Field(default=[])
     start: Annotated[list[Width], Field(min_length=1)] | Taken | None = None
     match: str | None = None
     widths: Widths | None = None
@@ -112,7 +110,9 @@ class Arm(Strict):
     batch_size: int | None = Field(default=None, ge=1)
     optimizer: str | None = None
     sampler: str | None = None
+    precision: str | None = None
     pruner: Pruner | None = None
+    schedule: Schedule | None = None
     stage: Literal["learning_rate", "knob"] | None = None
 
     @property
@@ -143,7 +143,7 @@ class Arm(Strict):
     def stages(self) -> dict[str, Arm]:
         """The stages that come before its trials, by what they add to its name, in the order in which they run."""
         found: dict[str, Arm] = {}
-        common: dict[str, Any] = {"enqueue": self.enqueue[:1], "sampler": None}
+        common: dict[str, Any] = {"enqueue": self.enqueue[:1], "sampler": None, "schedule": None}
         if isinstance(self.learning_rate, list):
             found["learning-rate"] = self.model_copy(update={**common, "match": None, "stage": "learning_rate"})
         if self.match is not None:

@@ -29,6 +29,8 @@ from sizer.training import STATE, weights_file
 from studies.files import RUNS, Files
 
 TRACEBACK = "traceback.txt"
+HANDOVER = "handover.safetensors"
+"""What a step of a path leaves for the next one."""
 _AGAIN, _TORN = 20, 3
 _SCRATCH_LASTS = 3600.0
 
@@ -69,7 +71,8 @@ class Attempt:
         if not self._files.has(self._run):
             raise ClearedError(f"{self._files.place}/{self._run} was cleared: its trial has ended")
         state = self.folder / STATE
-        here = {path.name: path.stat().st_mtime_ns for path in [*self.folder.glob("epoch-*.safetensors"), state]}
+        kept = [*self.folder.glob("epoch-*.safetensors"), *self.folder.glob(HANDOVER), state]
+        here = {path.name: path.stat().st_mtime_ns for path in kept}
         for name, changed in here.items():
             if self._there.get(name) != changed:
                 with (self.folder / name).open("rb") as content:
@@ -146,6 +149,8 @@ def _begin(files: Files, run: str, attempt: Attempt) -> None:
                 target.unlink(missing_ok=True)
                 continue
             if epochs:
+                with contextlib.suppress(FileNotFoundError):
+                    files.get(f"{run}/{earlier}/{HANDOVER}", attempt.folder / HANDOVER)
                 attempt.epochs, attempt.seconds = len(epochs), epochs[-1].seconds
                 return
             torn += 1  # there is none, or it was replaced while it was read

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sizer import datasets, methods, networks
 from sizer.errors import InputError, unknown
+from sizer.passes import PRECISIONS
 from sizer.training import OPTIMIZERS
 from studies import pruning
 from studies.arms import Range
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from studies.arms import Arm
     from studies.plan import Plan
 
-SAMPLERS = ("random", "grid", "qmc", "tpe", "gp")
+SAMPLERS = ("random", "grid", "qmc", "tpe", "gp", "size")
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 # The one baseline under an L2 penalty, which is the optimiser's and so no setting of the method.
 _DECAYS = "fixed-l2"
@@ -45,10 +46,15 @@ def check(plan: Plan) -> None:
         where = f"arms.{name}"
         if not re.fullmatch(NAME, name):
             raise InputError(f"{where}: an arm's name must be letters, digits, '.', '_' or '-', got {name!r}")
-        optimizer, sampler = plan.setting(name, "optimizer"), plan.setting(name, "sampler")
+        optimizer, sampler = plan.setting(name, "optimizer"), plan.draws_by(name)
         if optimizer not in OPTIMIZERS:
             raise unknown("optimizer", optimizer, OPTIMIZERS)
-        if sampler not in SAMPLERS:
+        precision = plan.setting(name, "precision")
+        if precision not in (None, *PRECISIONS):
+            raise unknown("precision", precision, PRECISIONS)
+        if plan.path(name) is not None:
+            _check_path(where, arm, plan)
+        elif sampler not in SAMPLERS:
             raise unknown("sampler", sampler, SAMPLERS)
         for setting in arm.settings:
             if setting not in methods.method_class(arm.method).settings:
@@ -62,7 +68,30 @@ def check(plan: Plan) -> None:
             _check_sizing(where, arm, plan)
         else:
             _check_baseline(where, arm, plan, sampler)
+    if plan.target is not None and not any(plan.draws_by(name) == "size" for name in plan.arms):
+        raise InputError("target: no arm looks for sizes: add one whose method sizes itself, such as shrinknets")
     _check_pruners(plan)
+
+
+def _check_path(where: str, arm: Arm, plan: Plan) -> None:
+    for field in ("enqueue", "sampler", "match", "pruner"):
+        if getattr(arm, field):
+            raise InputError(
+                f"{where}.{field}: the steps of a path follow from its knob's range and the number of trials; leave out"
+                f" {getattr(arm, field)!r}"
+            )
+    if plan.folds is not None:
+        raise InputError(f"{where}.schedule: a path is one run on one part of the data, so leave out folds")
+    if plan.target is not None:
+        raise InputError(f"{where}.schedule: a path goes through its knob's whole range, so leave out target")
+    schedule = plan.path(arm=where.removeprefix("arms."))
+    assert schedule is not None
+    if plan.trials < 2:
+        raise InputError(f"trials: a path has 2 steps or more, got {plan.trials}")
+    try:
+        methods.create(arm.method, arm.knob.low if arm.knob else None, **arm.settings).check_epochs(schedule.each)
+    except InputError as error:
+        raise InputError(f"{where}.schedule.each: {error}") from None
 
 
 def _check_sizing(where: str, arm: Arm, plan: Plan) -> None:
@@ -80,8 +109,8 @@ def _check_sizing(where: str, arm: Arm, plan: Plan) -> None:
 def _check_baseline(where: str, arm: Arm, plan: Plan, sampler: str) -> None:
     if arm.widths is None:
         raise InputError(f"{where}.widths is missing: a baseline draws its widths, such as {{low = 16, high = 4096}}")
-    if sampler == "grid" and arm.taken is None:
-        raise InputError(f"{where}.sampler: grid is for a knob; draw widths with random, qmc, tpe or gp")
+    if sampler in ("grid", "size") and arm.taken is None:
+        raise InputError(f"{where}.sampler: {sampler} is for a knob; draw widths with random, qmc, tpe or gp")
     for field in ("start", "match"):
         if getattr(arm, field) is not None:
             raise InputError(f"{where}.{field} is for arms that size themselves, and {arm.method} does not")

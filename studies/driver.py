@@ -16,13 +16,14 @@ import optuna
 from optuna.trial import TrialState
 
 from sizer import Epoch, best_epoch
-from studies import artifacts, attempts, pruning, search, stages, weights
+from studies import artifacts, attempts, path, pruning, search, stages, weights
 from studies.database import Database
 from studies.files import ARTIFACTS, RUNS
 from studies.lease import Lease
 from studies.plan import Plan
 from studies.records import EPOCHS, Records
 from studies.stages import Ended, Resolved
+from studies.target import SETTLED, SIZE, Aim, aims, sized
 
 PRUNED = "pruned"
 """Our status of a trial that was ended early, whose state is PRUNED."""
@@ -75,6 +76,7 @@ class Driver:
         self._resolved: dict[str, Resolved] = {}
         self._pruned_by: dict[str, str] = {}
         self._epochs: dict[str, int] = {}
+        self._settled: set[str] = set()
         self._shape: tuple[tuple[int, ...], int] = ((), 0)
 
     def begin(self, data: dict[str, Any]) -> None:
@@ -105,6 +107,7 @@ class Driver:
             self._waiting[arm] = [row.number for row in rows if row.state == TrialState.WAITING]
             self._asked[arm] = trials - len(self._waiting[arm])
             self._adoptable += [(arm, row) for row in rows if row.state == TrialState.RUNNING]
+            self._settle(arm)
         self.sweep_up()
         running = Counter(arm for arm, _ in self._adoptable)
         planned = self.plan.planned
@@ -121,7 +124,7 @@ class Driver:
                 attempt, complete = str(row.user_attrs.get("attempt", "")), row.state == TrialState.COMPLETE
                 self._keep_weights(arm, row._trial_id, number, attempt, complete=complete)
             if row is None or row.state.is_finished():
-                self.files.clear(run)
+                self._clear(arm, run)
 
     def _study(self, arm: str) -> optuna.Study:
         make = partial(
@@ -237,7 +240,7 @@ class Driver:
         return self._database.again(ask)
 
     def _to_ask(self, arm: str) -> int:
-        return max(0, self.plan.planned(arm) - self._asked[arm])
+        return 0 if arm in self._settled else max(0, self.plan.planned(arm) - self._asked[arm])
 
     def _is_ready(self, arm: str) -> bool:
         """Whether all that an arm takes from others, or a search for a knob from its own trials so far, is there."""
@@ -245,7 +248,8 @@ class Driver:
         training = {member["arm"] for member in self._members.values()}
         if any(self._to_ask(other) or other in training for other in found.waits_for(arm)):
             return False
-        return found.stage != "knob" or arm not in training
+        # One at a time: each follows from the ones before it.
+        return (found.stage != "knob" and self.plan.path(arm) is None) or arm not in training
 
     def _open(self, arm: str) -> Resolved:
         """What an arm takes from others; the database alone says it, so that a new driver finds the same."""
@@ -317,13 +321,65 @@ class Driver:
             self._note_weights(arm, trial_id, epochs)
         self._records.architecture(trial_id, best.widths if best else {})
         value = best.val_accuracy if best and complete else None
+        if epochs and self.plan.draws_by(arm) == SIZE:
+            last = {"final_parameters": epochs[-1].parameters, "final_flops": epochs[-1].flops}
+            self._records.attributes(trial_id, last)
         state = search.tell(self._studies[arm], number, value, pruned=status == PRUNED)
+        self._settle(arm)
         self._count(arm, len(epochs))
         attempt = str(more.get("attempt") or "")
         self._keep_weights(arm, trial_id, number, attempt, complete=state == TrialState.COMPLETE)
-        self.files.clear(member["run"])
+        self._clear(arm, member["run"])
         self.ended[arm][status] += 1
         self.watch.trial(arm, number, state.name, status, reason)
+
+    def aims(self, arm: str) -> list[Aim]:
+        """How far an arm is with each budget of the plan's target; empty where it does not look for sizes."""
+        wanted, found = self.plan.target, self.plan.every[arm]
+        if wanted is None or self.plan.draws_by(arm) != SIZE:
+            return []
+        rows = self._studies[arm].get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return aims(wanted, str(found.knob_name), self.plan.reach(found), sized(rows, str(found.knob_name), wanted))
+
+    def _settle(self, arm: str) -> None:
+        """Sees whether an arm's budgets have their networks, or cannot have them: then it asks for no more trials."""
+        found = self.aims(arm)
+        if not found:
+            return
+        study, done = self._studies[arm], all(aim.settled for aim in found)
+        said = self.plan.spec()["target"] if done else None
+        if study.user_attrs.get(SETTLED) != said:
+            self._database.storage.set_study_user_attr(study._study_id, SETTLED, said)
+        if done and arm not in self._settled and self._asked[arm] < self.plan.planned(arm):
+            self.watch.note(f"{arm}: {self._asked[arm]} trials of {self.plan.planned(arm)} say all about its target")
+        self._settled = self._settled | {arm} if done else self._settled - {arm}
+
+    def _start(self, arm: str) -> str | None:
+        """The state that the next step of a path begins with; None where it is the first, or the arm is no path."""
+        if self.plan.path(arm) is None:
+            return None
+        rows = self._studies[arm].get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return path.start_of(self.files, self.plan.study_name(arm), rows)
+
+    def _clear(self, arm: str, run: str) -> None:
+        """Removes the files of a trial that has ended; of a path's trials, those that the next step has no need of."""
+        needed = (self._start(arm) or "") if self._to_ask(arm) or self._walks(arm) else ""
+        own = attempts.left(self.files, [self.plan.study_name(arm)]) if self.plan.path(arm) is not None else []
+        for name in {run, *(each for each, _, number in own if self._ended_already(arm, number))}:
+            if not needed.startswith(f"{name}/"):
+                self.files.clear(name)
+
+    def _walks(self, arm: str) -> bool:
+        """Whether a step of a path is in flight or to be adopted."""
+        return any(arm == other for other, _ in self._adoptable) or arm in {
+            member["arm"] for member in self._members.values()
+        }
+
+    def _ended_already(self, arm: str, number: int) -> bool:
+        try:
+            return search.row_of(self._studies[arm], number).state.is_finished()
+        except KeyError:
+            return True
 
     def known(self, trial_id: int) -> int:
         """The last epoch of a trial in flight that is written."""
@@ -344,7 +400,10 @@ class Driver:
             "network": plan.network, "widths": point.widths, "weight_decay": point.weight_decay,
             "fold": fold or 0, "learning_rate": point.learning_rate,
             "files": self.files.place, "run": self._run(arm, trial.number),
-            **{field: plan.setting(arm, field) for field in ("epochs", "batch_size", "optimizer")},
+            **{field: plan.setting(arm, field) for field in ("batch_size", "optimizer")},
+            **dict(zip(("epochs", "settle"), plan.epochs_of(arm, trial.number), strict=True)),
+            "path": plan.path(arm) is not None, "start": self._start(arm),
+            "precision": plan.setting(arm, "precision") or "float32",
         }  # fmt: skip
         # Only here: a worker that wakes up when its trial has ended must not make it again.
         self.files.make(member["run"])

@@ -9,6 +9,7 @@ import torch
 from sizer import Epoch, cost, methods
 from sizer import fit as sizer_fit
 from sizer.datasets import Data
+from studies import target
 from studies.arms import Arm, Range, Taken
 from studies.plan import Plan
 
@@ -74,9 +75,10 @@ def dry_run(plan: Plan, cpus: int = 1) -> list[ArmEstimate]:
         cpus: Threads of one trial.
 
     Raises:
-        InputError: The data cannot be had, or no network can be built for it.
+        InputError: The data cannot be had, no network can be built for it, or a target lies outside of its sizes.
     """
     data = plan.read_data()
+    target.check(plan, data)
     threads = torch.get_num_threads()
     torch.set_num_threads(cpus)
     try:
@@ -89,13 +91,13 @@ def _estimate(plan: Plan, name: str, arm: Arm, data: Data) -> ArmEstimate:
     small, large = ends(plan, arm)
     overridden = [
         f"{field}: {value}"
-        for field in ("epochs", "batch_size", "learning_rate", "optimizer", "sampler")
+        for field in ("epochs", "batch_size", "learning_rate", "optimizer", "precision", "sampler")
         if (value := getattr(arm, field)) is not None and value != getattr(plan, field) and not isinstance(value, list)
     ]
     smallest = _size(plan, name, arm, data, small)
     largest = smallest if small == large else _size(plan, name, arm, data, large)
     return ArmEstimate(
-        name, arm.method, _draws(plan, name, arm), overridden, plan.planned(name), plan.setting(name, "epochs"),
+        name, arm.method, _draws(plan, name, arm), overridden, plan.planned(name), round(_epochs(plan, name)),
         smallest, largest,
     )  # fmt: skip
 
@@ -120,7 +122,7 @@ def ends(plan: Plan, arm: Arm) -> tuple[list[int], list[int]]:
 
 
 def _size(plan: Plan, name: str, arm: Arm, data: Data, widths: list[int]) -> Size:
-    epochs, batch = plan.setting(name, "epochs"), plan.setting(name, "batch_size")
+    epochs, batch = _epochs(plan, name), plan.setting(name, "batch_size")
     rows = min(_STEPS * batch, len(data.x_train))
     part = replace(
         data, x_train=data.x_train[:rows], y_train=data.y_train[:rows],
@@ -135,7 +137,8 @@ def _size(plan: Plan, name: str, arm: Arm, data: Data, widths: list[int]) -> Siz
     parameters, flops = cost.parameters(module), cost.flops(module, (data.x_train[:1],))[0]
     sizer_fit(
         module, part, method, epochs=2, batch_size=batch, learning_rate=plan.setting(name, "learning_rate"),
-        optimizer=plan.setting(name, "optimizer"), seed=plan.seed, on_epoch=seen.append,
+        optimizer=plan.setting(name, "optimizer"), precision=plan.setting(name, "precision") or "float32",
+        seed=plan.seed, on_epoch=seen.append,
     )  # fmt: skip
     # The second epoch: the first also pays for what is made once.
     second = seen[-1].seconds - (seen[-2].seconds if len(seen) > 1 else 0.0)
@@ -143,6 +146,12 @@ def _size(plan: Plan, name: str, arm: Arm, data: Data, widths: list[int]) -> Siz
         dict(zip(plan.layers(len(widths)), widths, strict=True)), parameters, flops, seen[-1].peak_memory,
         second / rows * len(data.x_train) * epochs,
     )  # fmt: skip
+
+
+def _epochs(plan: Plan, name: str) -> float:
+    """Of a trial, on average: the steps of a path have fewer than its first."""
+    planned = plan.planned(name)
+    return sum(plan.epochs_of(name, number)[0] for number in range(planned)) / planned
 
 
 def _draws(plan: Plan, name: str, arm: Arm) -> str:
@@ -164,4 +173,4 @@ def _draws(plan: Plan, name: str, arm: Arm) -> str:
         parts.append(f"widths {shown(arm.widths)}")
     parts += [f"depth {shown(arm.depth)}"] if arm.depth else []
     parts += [f"weight decay {shown(arm.weight_decay)}"] if arm.weight_decay else []
-    return f"{', '.join(parts)} ({plan.setting(name, 'sampler')})"
+    return f"{', '.join(parts)} ({plan.draws_by(name)})"

@@ -14,6 +14,7 @@ from studies import estimate
 from studies import plan as plans
 from studies.luggage import Luggage, code_of, data_of
 from studies.plan import Plan
+from studies.target import SIZE
 
 if TYPE_CHECKING:
     from studies.workers import Shares
@@ -70,7 +71,9 @@ def chosen(
     sizes = dict.fromkeys(plan.every, 1)
     for name, arm in plan.every.items():
         most = math.ceil(left[name] / at_once)
-        if most > 1 and shares.limit is None and methods.method_class(arm.method).stacks:
+        # One that looks for sizes learns from each trial before it asks for the next.
+        waits = plan.draws_by(name) == SIZE
+        if most > 1 and not waits and shares.limit is None and methods.method_class(arm.method).stacks:
             best = time({**_like(plan, name), "most": most}, shares)
             sizes[name] = math.ceil(left[name] / (at_once * math.ceil(left[name] / (at_once * best))))
     return sizes
@@ -86,6 +89,7 @@ def _like(plan: Plan, name: str) -> dict[str, Any]:
     return {
         "method": arm.method, "knob": arm.first_knob, "settings": dict(arm.settings), "network": plan.network,
         "widths": widths, **{field: plan.setting(name, field) for field in ("epochs", "batch_size", "optimizer")},
+        "precision": plan.setting(name, "precision") or "float32",
     }  # fmt: skip
 
 
@@ -105,7 +109,7 @@ def timed(like: dict[str, Any], shares: Shares, luggage: Luggage) -> int:
         return packs.best_size(
             member, data, like["most"],
             steps=like["most"] * like["epochs"] * len(data.x_train) / like["batch_size"],
-            batch_size=like["batch_size"], optimizer=like["optimizer"],
+            batch_size=like["batch_size"], optimizer=like["optimizer"], precision=like["precision"],
             device="cuda" if shares.gpus > 0 and torch.cuda.is_available() else "cpu",
         )  # fmt: skip
     except Exception:  # what it was, the trials say better

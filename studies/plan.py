@@ -22,9 +22,14 @@ from sizer import datasets, methods, networks, own_network, usercode
 from sizer.datasets import Data, Whole
 from sizer.errors import InputError, unknown
 from studies import checks
-from studies.arms import Arm, Range, Rate, Strict, Taken, Width, named, planned, with_stages
+from studies.arms import Arm, Range, Rate, Taken, Width, named, planned, with_stages
+from studies.path import Schedule
 from studies.pruning import NONE, Pruner
+from studies.strict import Strict
+from studies.target import SIZE, Target
 
+PATH = "path"
+"""What stands for the sampler of an arm that walks."""
 LONGEST_NAME = 150
 """Characters of a plan's name: files and studies are called after it, and an arm's name comes after it."""
 
@@ -47,7 +52,12 @@ class Plan(Strict):
             both together.
         seed: Trial k of every arm trains with seed + k; the validation split is drawn from `seed`.
         validation: The share of the training set held out to choose by, strictly between 0 and 1.
-        sampler: One of random, grid, qmc, tpe, gp.
+        sampler: One of random, grid, qmc, tpe, gp, or size, which sizing arms have where there is a target: see
+            `studies.size_sampler`.
+        schedule: Overridden by an arm's own; of sizing arms: see `studies.path`.
+        target: Sizes that sizing arms look for; they ask for no more trials when each has its network. See
+            `studies.target`.
+        precision: `float32` unless given, or `bfloat16`: outputs and loss under autocast, as `sizer.fit` has it.
         pruner: What ends trials of the baselines early, by validation accuracy: a name, or a table of a name and
             arguments; see `studies.pruning`.
 
@@ -70,6 +80,9 @@ class Plan(Strict):
     optimizer: str = "adam"
     validation: float = Field(default=0.2, gt=0, lt=1)
     sampler: str = "random"
+    precision: str | None = None
+    schedule: Schedule | None = None
+    target: Target | None = None
     pruner: Pruner | None = None
     arms: dict[str, Arm] = Field(min_length=1)
     # What the user's own functions are is settled once: their files may be edited while a sweep runs.
@@ -174,6 +187,29 @@ class Plan(Strict):
             return own[0]
         return getattr(self, field) if own is None else own
 
+    def draws_by(self, arm: str) -> str:
+        """What draws an arm's points: with a target, a sizing arm that names none looks for sizes."""
+        found = self.every[arm]
+        if self.path(arm) is not None:
+            return PATH
+        aims = self.target is not None and found.sizes and found.sampler is None and found.stage is None
+        return SIZE if aims else str(self.setting(arm, "sampler"))
+
+    def path(self, arm: str) -> Schedule | None:
+        """How an arm walks through its knob; None where its trials are independent."""
+        found = self.every[arm]
+        return (found.schedule or self.schedule) if found.sizes and found.stage is None else None
+
+    def epochs_of(self, arm: str, number: int) -> tuple[int, int]:
+        """The epochs of a trial, and how many of them, the last ones, settle."""
+        path, epochs = self.path(arm), int(self.setting(arm, "epochs"))
+        return (epochs, 0) if path is None else (path.sizing(number, epochs) + path.settle, path.settle)
+
+    def reach(self, arm: Arm) -> Range:
+        """The range that an arm's knob is drawn from: as far as a target may extend it."""
+        assert arm.knob is not None
+        return arm.knob if self.target is None or arm.stage else self.target.reach(arm.knob)
+
     def spec(self) -> dict[str, Any]:
         """The plan as plain JSON values; knobs stand under their own names, files and functions with their SHA-256."""
         values = self.model_dump(exclude_none=True)
@@ -236,12 +272,12 @@ def _one_line(error: ValidationError, values: Mapping[str, Any]) -> InputError:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two `Plan.spec()`, as `field: was X, now Y`; trials and description may differ."""
+    """What differs between two `Plan.spec()`, as `field: was X, now Y`; trials, target and description may differ."""
     lines: list[str] = []
     files = all(str(spec.get("data")).endswith(".npz") for spec in (before, now))
     moved = files and before.get("data_sha256") == now.get("data_sha256")
     for key in dict.fromkeys([*before, *now]):
-        if not prefix and (key in {"trials", "description"} or (key == "data" and moved)):
+        if not prefix and (key in {"trials", "target", "description"} or (key == "data" and moved)):
             continue
         was, this = before.get(key, "not there"), now.get(key, "not there")
         if isinstance(was, Mapping) and isinstance(this, Mapping):

@@ -231,6 +231,7 @@ def _training(planned: dict[str, Any], row: pd.Series[Any]) -> dict[str, Any]:
         "data": planned["data"], "validation": planned["validation"], "data_seed": planned["seed"],
         "seed": int(row["seed"]), "weight_decay": weight_decay, "learning_rate": float(row["learning_rate"]),
         **{key: arm.get(key, planned[key]) for key in ("epochs", "batch_size", "optimizer")},
+        "precision": arm.get("precision", planned.get("precision", "float32")),
         **({"folds": planned["folds"], "fold": int(row["fold"])} if planned.get("folds") else {}),
         **({"samples": planned["samples"]} if planned.get("samples") else {}),
     }  # fmt: skip

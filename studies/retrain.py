@@ -21,7 +21,7 @@ from sizer.training import OPTIMIZERS, weights_file
 # What an architecture does not say, because a user wrote it by hand or an older version did.
 DEFAULTS: Mapping[str, Any] = {
     "validation": 0.2, "data_seed": 0, "batch_size": 256, "learning_rate": 1e-3, "optimizer": "adam",
-    "weight_decay": 0.0,
+    "precision": "float32", "weight_decay": 0.0,
 }  # fmt: skip
 
 
@@ -101,7 +101,8 @@ class Retraining:
             run = sizer.fit(
                 self._module(seed), self.data, methods.create("fixed"),
                 epochs=settings["epochs"], batch_size=settings["batch_size"], learning_rate=settings["learning_rate"],
-                optimizer=settings["optimizer"], weight_decay=settings["weight_decay"], seed=seed,
+                optimizer=settings["optimizer"], precision=settings["precision"],
+                weight_decay=settings["weight_decay"], seed=seed,
                 folder=folder if keep_weights else None, on_epoch=on_epoch,
             )  # fmt: skip
             best = run.best if run.status == "complete" else None

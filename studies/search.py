@@ -20,8 +20,11 @@ from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, T
 from optuna.trial import FrozenTrial, TrialState
 
 from studies.arms import Arm, Range
+from studies.path import knob_at
 from studies.plan import Plan
+from studies.size_sampler import SizeSampler
 from studies.stages import Resolved
+from studies.target import SIZE
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -56,7 +59,7 @@ def space(plan: Plan, arm: Arm) -> dict[str, FloatDistribution | IntDistribution
         return {"learning_rate": FloatDistribution(min(arm.learning_rate), max(arm.learning_rate), log=True)}
     if arm.sizes:
         assert arm.knob is not None
-        return {str(arm.knob_name): _float(arm.knob)}
+        return {str(arm.knob_name): _float(plan.reach(arm))}
     drawn: dict[str, FloatDistribution | IntDistribution] = {}
     if arm.depth is not None:
         drawn["depth"] = _whole(arm.depth)
@@ -91,9 +94,12 @@ def given(plan: Plan, name: str, number: int, resolved: Resolved, study: optuna.
 def put_first(plan: Plan, name: str, at: int) -> dict[str, Any] | None:
     """The parameters of point `at` where the plan fixes them: an enqueued point, or its place on the grid."""
     arm = plan.every[name]
+    if plan.path(name) is not None:
+        assert arm.knob is not None
+        return {str(arm.knob_name): knob_at(arm.method, arm.knob.low, arm.knob.high, at, plan.trials)}
     if at < len(arm.enqueue):
         return _parameters(plan, arm, arm.enqueue[at])
-    if plan.setting(name, "sampler") == "grid":
+    if plan.draws_by(name) == "grid":
         assert arm.knob is not None
         points = max(plan.trials - len(arm.enqueue), 1)
         spread = np.geomspace if arm.knob.log else np.linspace
@@ -175,8 +181,13 @@ def tell(study: optuna.Study, number: int, value: float | None, *, pruned: bool 
 
 def sampler(plan: Plan, name: str, number: int) -> BaseSampler:
     """The sampler of an arm, seeded for trial `number`; the papers drew at random."""
-    kind = plan.setting(name, "sampler")
+    kind = plan.draws_by(name)
     seed = _seed(plan, name, number)
+    if kind == SIZE:
+        wanted = plan.target
+        if wanted is None:
+            return SizeSampler(seed=seed)
+        return SizeSampler(wanted.budgets, size=wanted.attribute, within=wanted.within, seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if kind == "tpe":

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import select
 
-from studies import query, stored, tables
+from studies import query, stored, tables, target
 from studies.arms import planned
 from studies.database import Database, open_database
 from studies.records import EPOCHS
@@ -36,7 +36,7 @@ class ArmStanding:
     Attributes:
         arm: Its name.
         stage: What a stage looks for; "" of an arm.
-        planned: Trials that are to be.
+        planned: Trials that are to be; no more than there are where an arm's target is settled.
         complete: Those that ended with a result, `collapsed` ones among them.
         collapsed: Those in which a layer emptied.
         pruned: Those that a pruner ended early.
@@ -110,7 +110,8 @@ def standing(db: str | Path | Database, name: str) -> Standing:
         spec, ids = found.spec, found.studies
         counts, epochs = _counted(connection, ids), _epochs(connection, ids)
         unusual = _unusual(connection, ids, list(spec["arms"]))
-    arms = tuple(_arm(spec, arm, counts.get(arm, {}), epochs[arm]) for arm in spec["arms"])
+        settled = target.settled(connection, spec, {f"{name}/{arm}": arm for arm in spec["arms"]})
+    arms = tuple(_arm(spec, arm, counts.get(arm, {}), epochs[arm], arm in settled) for arm in spec["arms"])
     left = sum(arm.running + arm.waiting for arm in arms)
     state = DONE if not left else STOPPED if driver == query.NOBODY else RUNNING
     return Standing(name, state, driver, str(spec["data"]), str(spec["network"]), arms, unusual)
@@ -122,9 +123,11 @@ def not_begun(spec: Mapping[str, Any], state: str, driver: str) -> Standing:
     return Standing(str(spec["name"]), state, driver, str(spec["data"]), str(spec["network"]), arms, ())
 
 
-def _arm(spec: Mapping[str, Any], arm: str, counts: Mapping[str, int], epochs: int) -> ArmStanding:
-    whole = planned(spec, arm)
+def _arm(
+    spec: Mapping[str, Any], arm: str, counts: Mapping[str, int], epochs: int, settled: bool = False
+) -> ArmStanding:
     begun = sum(counts.get(state, 0) for state in STATES)
+    whole = begun if settled else planned(spec, arm)
     return ArmStanding(
         arm=arm,
         stage=str(spec["arms"][arm].get("stage", "")),

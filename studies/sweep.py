@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from sizer.datasets import Data
 from sizer.errors import InputError
-from studies import luggage, packing
+from studies import luggage, packing, target
 from studies.artifacts import elsewhere, files_of, looked_at
 from studies.attempts import left as left_over
 from studies.database import Database, locate
@@ -108,6 +108,7 @@ def run(
 
         whole = plan.read()
         data = plan.part(whole)
+        target.check(plan, data)
         shared = looked_at(opened, None if fresh else plan.name, files)
     joined = cluster.connected(address, cpus_per_trial, gpus_per_trial, shared) if address else nullcontext()
     stop = _Stop(began + timeout if timeout else None, workers.Halt)
@@ -191,10 +192,12 @@ def remaining(database: Database, plan: Plan) -> int:
         wanted = states.where(studies.c.study_name.in_(names)).group_by(studies.c.study_name, trials.c.state)
         for name, state, count in connection.execute(wanted):
             counts[names[name]][state] = count
+        settled = target.settled(connection, plan.spec(), {plan.study_name(arm): arm for arm in plan.every})
     begun = {arm: sum(count for state, count in states.items() if state != "WAITING") for arm, states in counts.items()}
     if before is not None and any(begun.values()):
         _check_same(plan, json.loads(before), begun)
-    open_trials = sum(counts[arm]["RUNNING"] + max(0, plan.planned(arm) - begun[arm]) for arm in plan.every)
+    to_begin = {arm: 0 if arm in settled else max(0, plan.planned(arm) - begun[arm]) for arm in plan.every}
+    open_trials = sum(counts[arm]["RUNNING"] + to_begin[arm] for arm in plan.every)
     return open_trials or len(left_over(files_of(database, plan.name), list(names)))
 
 
@@ -212,8 +215,9 @@ def describe(data: Data, plan: Plan | None = None) -> dict[str, Any]:
 def _check_same(plan: Plan, before: dict[str, Any], begun: dict[str, int]) -> None:
     changed = differences(before, plan.spec())
     had = before["trials"]
-    if had != plan.trials and any(plan.setting(arm, "sampler") == "grid" for arm in plan.arms):
-        changed.append(f"trials: was {had}, now {plan.trials} (a grid has its points from the start)")
+    for kind in ("grid", "path"):
+        if had != plan.trials and any(plan.draws_by(arm) == kind for arm in plan.arms):
+            changed.append(f"trials: was {had}, now {plan.trials} (a {kind} has its points from the start)")
     points = max(begun[arm] for arm in plan.arms) / (plan.folds or 1)
     if points > plan.trials:
         changed.append(f"trials: {math.ceil(points)} were begun, now {plan.trials}")

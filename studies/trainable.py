@@ -9,7 +9,9 @@ driver.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import traceback
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ import sizer
 from sizer import Epoch, Run, methods, packs
 from sizer.datasets import Data
 from sizer.methods import Method
+from sizer.training import STATE
 from studies import attempts, files, plan
 from studies.alarm import Alarm, TimeUpError, time_up
 from studies.attempts import Attempt
@@ -134,7 +137,7 @@ class _Pack:
         }
         packs.fit(
             list(self._members), data, epochs=first["epochs"], batch_size=first["batch_size"],
-            optimizer=first["optimizer"], device=self._device, after_epoch=self._report,
+            optimizer=first["optimizer"], precision=first["precision"], device=self._device, after_epoch=self._report,
             note=lambda line: self.rows.append({"trial_id": first["trial_id"], "note": f"{first['arm']}: {line}"}),
         )  # fmt: skip
 
@@ -213,6 +216,15 @@ def _end(
         return {"status": "timeout", "reason": str(error)}
 
 
+def _start(member: dict[str, Any], attempt: Attempt) -> Path | None:
+    """What a step of a path begins with, in a file of this machine."""
+    if member["start"] is None or attempt.epochs:
+        return None
+    target = attempt.folder / "start.safetensors"
+    files.at(member["files"]).get(member["start"], target)
+    return target
+
+
 def _fit(
     member: dict[str, Any], attempt: Attempt, name: dict[str, Any], device: str, luggage: Luggage, alarm: Alarm
 ) -> dict[str, Any]:
@@ -223,6 +235,9 @@ def _fit(
     def report(epoch: Epoch) -> None:
         # The clock stands while files are put and the driver is waited for.
         alarm.off()
+        # Of epochs that were done before, none but the last is the one that the state is of.
+        if member["path"] and epoch.epoch == member["epochs"] - member["settle"] and epoch.epoch >= attempt.epochs:
+            shutil.copyfile(attempt.folder / STATE, attempt.folder / attempts.HANDOVER)
         attempt.keep()
         if epoch.epoch > known:
             _tell([{**name, "epoch": epoch.to_dict()}])
@@ -236,7 +251,7 @@ def _fit(
     run = sizer.fit(
         build(member, data, luggage), data, _method(member),
         epochs=member["epochs"], batch_size=member["batch_size"], learning_rate=member["learning_rate"],
-        optimizer=member["optimizer"], seed=member["seed"], device=device,
-        folder=attempt.folder, on_epoch=report,
+        optimizer=member["optimizer"], precision=member["precision"], seed=member["seed"], device=device,
+        folder=attempt.folder, on_epoch=report, settle=member["settle"], start=_start(member, attempt),
     )  # fmt: skip
     return _ended(run)

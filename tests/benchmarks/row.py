@@ -28,6 +28,11 @@ def minus(ours: float, theirs: float) -> float:
     return ours - theirs
 
 
+def own(ours: float, theirs: float) -> float:
+    """Ours, whatever theirs."""
+    return ours
+
+
 @dataclass(frozen=True)
 class Row:
     """One claim: what is measured, against whom, and the bound that it must keep.
@@ -43,7 +48,7 @@ class Row:
         plain: the value is no ratio, it has the row's unit.
         elsewhere: what was measured of others on another occasion: shown, never divided by.
         names: what the sides are called.
-        unit: ``s``, ``CPU-s`` or ``bytes``.
+        unit: ``s``, ``CPU-s``, ``bytes``, ``FLOP``, ``%`` or ``trials``.
         pairs: how many turns each side has, at least 5.
         warm: whether each side has one uncounted turn first.
     """

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from sizer import networks
-from tests.benchmarks import loops, memory, sizing, surgery, sweeps
-from tests.benchmarks.row import Row, minus, times
+from tests.benchmarks import loops, memory, sizing, surgery, sweeps, tradeoff
+from tests.benchmarks.row import Row, minus, own, times
 
 _LOOP = (
     "an epoch of 784-W-W-W-10, the first left out, with losses and accuracies of validation and test images; sizer.fit"
@@ -76,6 +76,28 @@ _SWEEPS = (
         lambda: sweeps.orchestration(8), most=0.3, value=minus, plain=True),
 )  # fmt: skip
 
+_CURVE = (
+    "ShrinkNets on 784-500-10, lambda 1e-4 to 1e-2, batch 128, 12,000 images: a path of 16 steps (8 epochs, then one a "
+    "step, and one more without the penalty) against 8 independent trials of {} epochs; another seed each turn"
+)
+_TRADEOFF = (
+    Row("path-cost", "a path of 16 sizes / 8 trials: FLOPs", f"training FLOPs, {_CURVE.format(8)}",
+        tradeoff.path_cost, most=0.5, unit="FLOP", pairs=5, warm=False),
+    Row("path-accuracy", "its test accuracy at equal size: difference",
+        f"percent of 10,000 test images, the mean over 16 sizes at which validation chooses; {_CURVE.format(8)}",
+        tradeoff.path_accuracy, least=0, value=minus, plain=True, unit="%", pairs=5, warm=False),
+    Row("path-accuracy-long", "the same, trials of the path's epochs",
+        f"as path-accuracy; {_CURVE.format(tradeoff.total_epochs())}",
+        lambda: tradeoff.path_accuracy(tradeoff.total_epochs()), value=minus, plain=True, unit="%", pairs=5,
+        warm=False),
+    *(Row(f"target-{budget}", f"trials until {budget:,} parameters",
+          f"trials (8 epochs each, lambda 1e-5 to 1e-2) until one ends with {budget:,} parameters or up to a tenth "
+          "fewer, by our sampler, random knobs and TPE on the distance; 21: not in 20; another seed each turn",
+          partial(tradeoff.target, budget), most=5, value=own, plain=True, unit="trials", pairs=5, warm=False,
+          names=("ours", "random", "TPE"))
+      for budget in tradeoff.BUDGETS),
+)  # fmt: skip
+
 _SURGERY = (
     *(Row(f"attach-{name}", "attach()", f"seconds of attach() on {name} at its default widths, the network being there",
           partial(surgery.attaching, name), most=5, plain=True) for name in networks.names()),
@@ -90,4 +112,4 @@ _SURGERY = (
         lambda: surgery.gated("lenet", (1, 28, 28), 256, 5), most=1.3),
 )  # fmt: skip
 
-ROWS = {row.name: row for row in (*_LOOPS, *_SIZING, *_SWEEPS, *_SURGERY)}
+ROWS = {row.name: row for row in (*_LOOPS, *_SIZING, *_SWEEPS, *_TRADEOFF, *_SURGERY)}

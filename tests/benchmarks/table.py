@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -18,6 +19,9 @@ _SCALES = {
     "s": _SECONDS,
     "CPU-s": _SECONDS,
     "bytes": ((2**30, 2**30, "GiB"), (0.0, 2**20, "MiB")),
+    "FLOP": ((1e12, 1e12, "T"), (0.0, 1e9, "G")),
+    "%": ((-math.inf, 1.0, ""),),
+    "trials": ((0.0, 1.0, ""),),
 }
 """Unit -> from what value on, divided by what, it is written how."""
 BELOW = """\

@@ -19,7 +19,9 @@ Sizer = Callable[..., tuple[int, str, str]]
 
 COMMANDS = {
     "sweep": "PLAN --trials --epochs --seed --scale --name --cpus-per-trial --gpus-per-trial --concurrency --pack"
-    " --address --timeout --trial-timeout --files --dry-run --db",
+    " --target-params --target-flops --address --timeout --trial-timeout --files --dry-run --db",
+    "size": "--data --network --max-params --max-flops --widths --method --epochs --trials --seed --name --out"
+    " --cpus-per-trial --gpus-per-trial --db",
     "submit": "PLAN --address --trials --epochs --seed --scale --name --cpus-per-trial --gpus-per-trial --concurrency"
     " --pack --timeout --trial-timeout --files --db --server",
     "status": "PLAN --follow --db --server",

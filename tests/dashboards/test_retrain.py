@@ -21,7 +21,7 @@ from sizer import Architecture, datasets
 Sizer = Callable[..., tuple[int, str, str]]
 TRAINING = {
     "data": "digits", "validation": 0.2, "data_seed": 0, "seed": 0, "weight_decay": 0.0, "epochs": 2,
-    "batch_size": 256, "learning_rate": 1e-3, "optimizer": "adam",
+    "batch_size": 256, "learning_rate": 1e-3, "optimizer": "adam", "precision": "float32",
 }  # fmt: skip
 
 

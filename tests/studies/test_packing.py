@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+import sizer
+from sizer import networks
 from sizer.errors import InputError
-from studies import packing
+from sizer.methods import create
+from studies import packing, query
 from studies.sweep import run
 from studies.workers import Shares
 from tests.studies.benches import Bench
@@ -132,6 +136,24 @@ def test_a_sweep_in_packs_is_the_same_as_without(tmp_path: Path) -> None:
         assert run(plan, path, watch=Seen(), pack=pack).ended == {arm: {"complete": 3} for arm in ARMS}
         check_whole(path, plan)
     assert_alike(rows(tmp_path / "3.db", TOLD), rows(tmp_path / "1.db", TOLD))
+
+
+@pytest.mark.alone
+@pytest.mark.usefixtures("ray_here")
+def test_a_plan_is_trained_in_its_precision_alone_and_in_packs(tmp_path: Path) -> None:
+    plan = small_plan(trials=2, arms={"shrinknets": {"enqueue": [1e-3, 2e-3], "precision": "bfloat16"}})
+    data = plan.read_data()
+    alone = []
+    for seed, knob in enumerate((1e-3, 2e-3)):
+        torch.manual_seed(seed)
+        module = networks.build("mlp", data.input_shape, data.outputs, [12])
+        method = create("shrinknets", knob)
+        alone += sizer.fit(module, data, method, epochs=3, seed=seed, precision="bfloat16").history
+    for pack in (1, 2):
+        path = tmp_path / f"{pack}.db"
+        run(plan, path, watch=Seen(), pack=pack)
+        assert [row[3] for row in rows(path, TOLD)] == [epoch.train_loss for epoch in alone]
+    assert query.architecture(path, "small", query.best(path, "small"))[0].info["training"]["precision"] == "bfloat16"
 
 
 @pytest.mark.alone

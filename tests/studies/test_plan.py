@@ -137,6 +137,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"network": "mpl"}, "unknown network 'mpl'; there are: mlp"),
     ({"sampler": "radnom"}, "unknown sampler 'radnom'; there are: random"),
     ({"optimizer": "adm"}, "unknown optimizer 'adm'; there are: adam"),
+    ({"precision": "float16"}, "unknown precision 'float16'; there are: bfloat16, float32"),
     ({"widths": [10, 0]}, "widths.1: should be greater than or equal to 1, got 0"),
     ({"network": "lenet", "widths": [10, 10]}, "lenet has 3 widths (conv1, conv2, dense), got 2"),
     ({"name": "a b"}, "name: must be letters"),

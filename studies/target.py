@@ -1,0 +1,226 @@
+"""Budgets that a search aims just under: what a plan says of them, and how far its trials have come."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pandas as pd
+import sqlalchemy as sa
+from optuna.trial import FrozenTrial, TrialState
+from pydantic import Field, model_validator
+
+from sizer import cost
+from sizer.datasets import Data
+from sizer.errors import InputError
+from sizer.methods import method_class
+from studies import tables
+from studies.arms import Range
+from studies.size_sampler import WITHIN
+from studies.strict import Strict
+
+if TYPE_CHECKING:
+    from studies.plan import Plan
+
+SIZE = "size"
+"""The sampler that looks for sizes."""
+
+SETTLED = "settled"
+"""What a study says of itself once no further trial is worth it: the target for which that holds."""
+_CERTAIN = 1.15
+_END = 1.02
+
+
+class Target(Strict):
+    """Sizes that sizing arms look for: for each a network at most a little smaller, and not larger.
+
+    Attributes:
+        params: Numbers of parameters.
+        flops: FLOPs of a forward pass of one sample; instead of parameters.
+        within: How much smaller a network may be, as a share.
+        extend: By what factor the knob's range may be left where a budget lies beyond it; 1 keeps to it.
+    """
+
+    params: list[Annotated[int, Field(ge=1)]] = Field(default=[])
+    flops: list[Annotated[int, Field(ge=1)]] = Field(default=[])
+    within: float = Field(default=WITHIN, gt=0, lt=1)
+    extend: float = Field(default=1.0, ge=1)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Target:
+        if bool(self.params) == bool(self.flops):
+            raise ValueError(f"must have params or flops, one of them, got params={self.params}, flops={self.flops}")
+        return self
+
+    @property
+    def cost(self) -> str:
+        """What is counted: `parameters` or `flops`, as epochs name it."""
+        return "parameters" if self.params else "flops"
+
+    @property
+    def budgets(self) -> list[int]:
+        """The sizes, rising."""
+        return sorted(set(self.params or self.flops))
+
+    def reach(self, bounds: Range) -> Range:
+        """A knob's range, as far as it may be extended."""
+        return bounds.model_copy(update={"low": bounds.low / self.extend, "high": bounds.high * self.extend})
+
+    @property
+    def attribute(self) -> str:
+        """The user attribute of a trial that holds the size of its network after the last epoch."""
+        return f"final_{self.cost}"
+
+
+@dataclass(frozen=True)
+class Sized:
+    """An ended trial: its number, its knob, and the size of its network after the last epoch."""
+
+    number: int
+    knob: float
+    size: int
+
+
+@dataclass(frozen=True)
+class Aim:
+    """How far one budget is.
+
+    Attributes:
+        budget: The size.
+        trial: The largest network that is one for the budget; None where there is none yet.
+        nearest: The network whose size is nearest, be it larger or smaller; None before the first.
+        why: Why there is none; empty where there is one.
+        hopeless: Whether no trial in the range would give one.
+    """
+
+    budget: int
+    trial: Sized | None = None
+    nearest: Sized | None = None
+    why: str = ""
+    hopeless: bool = False
+
+    @property
+    def settled(self) -> bool:
+        """Whether another trial would be of no use to it."""
+        return self.trial is not None or self.hopeless
+
+
+def sized(rows: Iterable[FrozenTrial], knob: str, target: Target) -> list[Sized]:
+    """The complete trials of a study as far as they say their size, in order."""
+    attribute = target.attribute
+    return [
+        Sized(row.number, float(row.params[knob]), int(row.user_attrs[attribute]))
+        for row in sorted(rows, key=lambda row: row.number)
+        if row.state == TrialState.COMPLETE and knob in row.params and row.user_attrs.get(attribute)
+    ]
+
+
+def by_arm(spec: Mapping[str, Any], trials: pd.DataFrame, history: pd.DataFrame) -> dict[str, list[Aim]]:
+    """How far the arms of an evaluation are that look for sizes.
+
+    Args:
+        spec: Its plan, as `Plan.spec` gives it.
+        trials, history: As `studies.query` gives them.
+    """
+    if not spec.get("target"):
+        return {}
+    target = Target(**spec["target"])
+    ended = history[history["trial_id"].isin(trials.loc[trials["state"] == "COMPLETE", "trial_id"])]
+    last = ended.loc[ended.groupby("trial_id")["epoch"].idxmax()].sort_values("number")
+    found: dict[str, list[Aim]] = {}
+    for name, arm in spec["arms"].items():
+        knob = method_class(arm["method"]).knob
+        if knob is None or knob.name not in arm or "stage" in arm or arm.get("sampler", SIZE) != SIZE:
+            continue
+        own = last[last["arm"] == name]
+        sizes = [Sized(*row) for row in own[["number", "knob", target.cost]].itertuples(index=False, name=None)]
+        found[name] = aims(target, knob.name, target.reach(Range(**arm[knob.name])), sizes)
+    return found
+
+
+def aims(target: Target, knob: str, bounds: Range, sized: Sequence[Sized]) -> list[Aim]:
+    """How far each budget of a target is, by an arm's trials.
+
+    Args:
+        target: The plan's.
+        knob: The name of the arm's knob.
+        bounds: The range that the knob is drawn from.
+        sized: The arm's trials that have ended.
+    """
+    return [_aim(target, budget, knob, bounds, sized) for budget in target.budgets]
+
+
+def _aim(target: Target, budget: int, knob: str, bounds: Range, sized: Sequence[Sized]) -> Aim:
+    if not sized:
+        return Aim(budget, why="no trial has ended")
+    fitting = [each for each in sized if (1 - target.within) * budget <= each.size <= budget]
+    if fitting:
+        return Aim(budget, trial=max(fitting, key=lambda each: (each.size, -each.number)))
+    nearest = min(sized, key=lambda each: (abs(math.log(each.size / budget)), each.number))
+    low, high = bounds.low, bounds.high
+    last = [each for each in sized if each.knob * _END >= high and each.size > budget]
+    first = [each for each in sized if each.knob <= low * _END and each.size < (1 - target.within) * budget]
+    for end, word, beyond in ((high, "raise", last), (low, "lower", first)):
+        if beyond:
+            far = max(abs(math.log(each.size / budget)) for each in beyond) > math.log(_CERTAIN)
+            field = "high" if beyond is last else "low"
+            why = f"{knob} = {end:g}, the end of its range, still gives {beyond[-1].size:,}: {word} {field} or extend"
+            return Aim(budget, None, nearest, why, far or len(beyond) > 1)
+    above = [each.knob for each in sized if each.size > budget]
+    below = [each.knob for each in sized if each.size <= budget]
+    if above and below and max(above) > min(below):
+        why = f"sizes are too noisy to order: {knob} = {max(above):g} gave more than {min(below):g}"
+        return Aim(budget, None, nearest, why)
+    return Aim(budget, None, nearest, "more trials may find one")
+
+
+def check(plan: Plan, data: Data) -> None:
+    """Whether all budgets of a plan lie between the smallest network and the one that sizing arms start from.
+
+    Raises:
+        InputError: One does not; the line names it and the size that it would have to be within.
+    """
+    wanted = plan.target
+    if wanted is None:
+        return
+
+    def size(widths: list[int]) -> int:
+        module = plan.build(data.input_shape, data.outputs, widths)
+        if wanted.cost == "parameters":
+            return cost.parameters(module)
+        return int(cost.flops(module, (data.x_train[:1],))[0])
+
+    widths = list(plan.start_widths().values())
+    # A width of 1 cannot be told from a dimension that is broadcast, in a network that has to be traced.
+    start, least = size(widths), size([min(width, 2) for width in widths])
+    name = "params" if wanted.params else "flops"
+    for budget in wanted.budgets:
+        if budget >= start:
+            raise InputError(
+                f"target.{name}: {budget:,} is no less than the network has before it is sized, {start:,}: start from a"
+                " larger one, or train it as it is"
+            )
+        if budget < least:
+            raise InputError(
+                f"target.{name}: {budget:,} is less than the smallest such network has, {least:,}: take another network"
+            )
+
+
+def settled(connection: sa.Connection, spec: Mapping[str, Any], arms: Mapping[str, str]) -> set[str]:
+    """The arms that ask for no more trials, as their studies say of the target that the plan has now.
+
+    Args:
+        connection: To the database.
+        spec: The plan, as `Plan.spec` gives it.
+        arms: Name of a study -> its arm.
+    """
+    if not spec.get("target"):
+        return set()
+    said, study = tables.study_user_attributes.c, tables.studies.c
+    wanted = sa.select(study.study_name, said.value_json).where(
+        study.study_id == said.study_id, study.study_name.in_(arms), said.key == SETTLED
+    )
+    return {arms[name] for name, text in connection.execute(wanted) if json.loads(text) == spec["target"]}

@@ -1,0 +1,182 @@
+"""A path: trials that are one walk through the knob, each from where the one before was."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import sizer
+from sizer import networks
+from sizer.errors import InputError
+from sizer.methods import create
+from sizer.training import STATE
+from studies import attempts, query
+from studies.driver import Driver
+from studies.plan import Plan
+from studies.sweep import remaining, run
+from tests.studies.benches import Bench
+from tests.studies.driven import sweep, workers_of
+from tests.studies.sweeps import Seen, epoch, rows, small_plan
+
+RANGE = {"low": 1e-3, "high": 1e-1}
+SCHEDULE = {"name": "path", "each": 2, "settle": 1}
+VALUES: dict[str, Any] = {
+    "arms": {"shrinknets": {"lambda": RANGE}}, "schedule": SCHEDULE, "epochs": 3, "trials": 3, "widths": [40],
+    "batch_size": 64,
+}  # fmt: skip
+
+
+def walk(**values: Any) -> Plan:
+    return small_plan(**{**VALUES, **values})
+
+
+def trained(driver: Driver, status: str = "complete", *, hands_over: bool = True) -> dict[str, Any]:
+    """The next step, trained; as a worker would, it leaves its state and the weights of its last epoch."""
+    member = driver.next()
+    assert member is not None
+    assert driver.next() is None, "steps follow one another"
+    name = f"attempt-1-{member['number']}"
+    folder = Path(member["files"]) / member["run"] / name
+    folder.mkdir()
+    for at in range(1, member["epochs"] + 1):
+        driver.epoch(member["trial_id"], epoch(at, 0.5 + at / 100))
+    for file in [f"epoch-{member['epochs']}.safetensors", *([attempts.HANDOVER] if hands_over else [])]:
+        (folder / file).write_text(f"{file} of {member['number']}")
+    driver.end(member["trial_id"], status, "", attempt=name)
+    return member
+
+
+def runs(driver: Driver) -> list[str]:
+    return driver.files.names("runs")
+
+
+def test_each_step_begins_with_what_the_one_before_has_left(bench: Bench) -> None:
+    driver = bench.start(walk())
+    first = trained(driver)
+    assert (first["knob"], first["start"], first["epochs"], first["settle"]) == (pytest.approx(1e-3), None, 4, 1)
+    second = trained(driver)
+    assert second["knob"] == pytest.approx(1e-2)
+    assert second["start"] == "runs/small+shrinknets-0/attempt-1-0/handover.safetensors"
+    assert (second["epochs"], second["settle"]) == (3, 1)
+    assert runs(driver) == ["small+shrinknets-1"], "the one before is not needed any more"
+    third = trained(driver)
+    assert third["start"] == "runs/small+shrinknets-1/attempt-1-1/handover.safetensors"
+    assert driver.left == 0
+    assert runs(driver) == []
+    assert remaining(bench.database, walk()) == 0
+
+
+def test_a_new_driver_goes_on_from_the_last_step(bench: Bench) -> None:
+    trained(bench.start(walk()))
+    driver = bench.start(walk())
+    assert runs(driver) == ["small+shrinknets-0"]
+    member = driver.next()
+    assert member is not None
+    assert member["start"] == "runs/small+shrinknets-0/attempt-1-0/handover.safetensors"
+    again = bench.start(walk()).next()
+    assert again is not None
+    assert (again["number"], again["start"]) == (1, member["start"]), "a step that was cut off begins there again"
+
+
+def test_after_a_step_that_failed_the_next_begins_where_that_one_did(bench: Bench) -> None:
+    driver = bench.start(walk(trials=5))
+    trained(driver)
+    trained(driver, "diverged")
+    assert trained(driver, hands_over=False)["start"] == "runs/small+shrinknets-0/attempt-1-0/handover.safetensors"
+    assert trained(driver)["start"] == "runs/small+shrinknets-0/attempt-1-0/handover.safetensors"
+    assert trained(driver)["start"] == "runs/small+shrinknets-3/attempt-1-3/handover.safetensors"
+    assert runs(driver) == []
+
+
+def test_where_a_smaller_knob_lets_grow_the_path_goes_down(bench: Bench) -> None:
+    driver = bench.start(walk(arms={"auto-sizing": {"alpha": {"low": 1e-5, "high": 1e-3}}}))
+    assert [trained(driver)["knob"] for _ in range(3)] == pytest.approx([1e-3, 1e-4, 1e-5])
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"schedule": "walk"}, "schedule.name"),
+        ({"schedule": {"name": "path", "each": 0}}, "schedule.each: should be greater than or equal to 1, got 0"),
+        ({"schedule": 3}, 'schedule: must be "path", or { name = "path", each = 2, settle = 1 }, got 3'),
+        ({"trials": 1}, "trials: a path has 2 steps or more, got 1"),
+        ({"folds": 2}, "arms.shrinknets.schedule: a path is one run on one part of the data, so leave out folds"),
+        ({"target": {"params": [500]}}, "arms.shrinknets.schedule: a path goes through its knob's whole range"),
+        ({"arms": {"shrinknets": {"lambda": RANGE, "sampler": "tpe"}}}, "arms.shrinknets.sampler: the steps of a path"),
+        ({"arms": {"shrinknets": {"lambda": RANGE, "enqueue": [1e-3]}}}, "arms.shrinknets.enqueue: the steps of a"),
+        ({"arms": {"activity": {}}, "epochs": 9}, "arms.activity.schedule.each: activity sizes nothing in 2 epochs"),
+    ],
+)
+def test_paths_that_make_no_sense_are_refused(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        walk(**values)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_more_steps_are_another_path(bench: Bench) -> None:
+    trained(bench.start(walk()))
+    with pytest.raises(InputError, match=r"trials: was 3, now 4 \(a path has its points from the start\)"):
+        remaining(bench.database, walk(trials=4))
+
+
+def by_hand(plan: Plan, place: Path) -> list[float]:
+    """The losses of a path that is walked here, by ``sizer.fit``."""
+    data = plan.read_data()
+    losses: list[float] = []
+    for number in range(plan.trials):
+        torch.manual_seed(number)
+        module = networks.build("mlp", data.input_shape, data.outputs, [40])
+        epochs, settle = plan.epochs_of("shrinknets", number)
+        folder = place / str(number)
+
+        def kept(done: sizer.Epoch, folder: Path = folder, last: int = epochs - settle) -> None:
+            if done.epoch == last:
+                shutil.copyfile(folder / STATE, folder / "next")
+
+        knob = 1e-3 * 10.0**number
+        fitted = sizer.fit(
+            module, data, create("shrinknets", knob), epochs=epochs, settle=settle, batch_size=64, seed=number,
+            folder=folder, on_epoch=kept, start=place / str(number - 1) / "next" if number else None,
+        )  # fmt: skip
+        losses += [done.val_loss for done in fitted.history]
+    return losses
+
+
+TOLD = "select val_loss from sizer_history order by trial_id, epoch"
+
+
+@pytest.mark.alone
+@pytest.mark.usefixtures("ray_here")
+def test_a_path_through_workers_is_the_one_that_is_walked_by_hand_to_the_bit(tmp_path: Path) -> None:
+    plan = walk()
+    (tmp_path / "hand").mkdir()
+    assert run(plan, tmp_path / "x.db", watch=Seen()).ended == {"shrinknets": {"complete": 3}}
+    assert [loss for (loss,) in rows(tmp_path / "x.db", TOLD)] == by_hand(plan, tmp_path / "hand")
+    sizes = query.trials(tmp_path / "x.db", "small")["parameters"]
+    assert list(sizes) == sorted(sizes, reverse=True)
+    assert len(set(sizes)) == 3
+    row = query.best(tmp_path / "x.db", "small", max_params=int(sizes.min()))
+    assert query.architecture(tmp_path / "x.db", "small", row)[1].is_file()
+
+
+@pytest.mark.alone
+@pytest.mark.soak
+@pytest.mark.usefixtures("ray_here")
+def test_a_path_goes_on_after_its_worker_and_its_driver_were_killed(tmp_path: Path) -> None:
+    values = {**VALUES, "epochs": 6, "schedule": {**SCHEDULE, "each": 5, "settle": 3}, "batch_size": 16}
+    with sweep(tmp_path / "x.db", **values) as running:
+        running.until("epoch", 4)
+        os.kill(workers_of(running.process.pid)[0], signal.SIGKILL)
+        running.until("epoch", 9 + 6)
+        running.process.kill()
+    run(small_plan(**values), tmp_path / "x.db", watch=Seen())
+    (tmp_path / "y").mkdir()
+    run(small_plan(**values), tmp_path / "y" / "y.db", watch=Seen())
+    assert rows(tmp_path / "x.db", TOLD) == rows(tmp_path / "y" / "y.db", TOLD)

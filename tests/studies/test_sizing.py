@@ -1,0 +1,78 @@
+"""A network of the size that one asks for: the search in one process, and the plan that is made of a wish."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import studies
+from sizer import cost, networks
+from sizer.datasets import load
+from sizer.errors import InputError
+from studies import sizing
+
+DATA = load("digits")
+RANGE = {"low": 1e-3, "high": 1e-1}
+
+
+def module() -> nn.Module:
+    torch.manual_seed(0)
+    return networks.build("mlp", DATA.input_shape, DATA.outputs, [60])
+
+
+@pytest.fixture(scope="module")
+def found() -> tuple[nn.Module, sizing.Found]:
+    given = module()
+    return given, studies.size(given, DATA, max_params=2000, epochs=6, batch_size=64, **RANGE)
+
+
+def test_it_gives_the_best_plain_network_under_the_budget(found: tuple[nn.Module, sizing.Found]) -> None:
+    given, sized = found
+    assert cost.parameters(sized.module) == sized.epoch.parameters <= 2000
+    fitting = [e.val_accuracy for each in sized.history.values() for e in each if e.parameters <= 2000]
+    assert sized.epoch.val_accuracy == max(fitting)
+    with torch.no_grad():
+        hits = sized.module.eval()(DATA.x_val).argmax(1) == DATA.y_val
+    assert float(hits.float().mean()) == pytest.approx(sized.epoch.val_accuracy)
+    assert cost.parameters(given) == cost.parameters(module())
+
+
+def test_it_ends_when_a_trial_is_just_under_the_budget(found: tuple[nn.Module, sizing.Found]) -> None:
+    *others, last = [each[-1].parameters for each in found[1].history.values()]
+    assert 1800 <= last <= 2000
+    assert not any(1800 <= size <= 2000 for size in others)
+
+
+def test_flops_may_be_the_budget_and_the_same_seed_finds_the_same() -> None:
+    one, other = (
+        studies.size(module(), DATA, max_flops=7000, epochs=4, batch_size=64, trials=4, seed=3, **RANGE) for _ in "12"
+    )
+    assert one.epoch.flops <= 7000
+    assert list(one.history) == list(other.history)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({}, "give max_params or max_flops, one of them"),
+        ({"max_params": 10, "max_flops": 10}, "give max_params or max_flops, one of them"),
+        ({"max_params": 10**9}, "1,000,000,000 parameters are no less than the module has before it is sized, 4,510"),
+        ({"max_params": 200, "trials": 1, "high": 2e-4, "low": 1e-4}, "no network of 1 trials has at most 200"),
+        ({"max_params": 200, "method": "fixed"}, "fixed sizes nothing: take one that does, such as shrinknets"),
+        ({"max_params": 200, "method": "shrinkets"}, "unknown method 'shrinkets'"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(values: dict[str, object], says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        studies.size(module(), DATA, epochs=1, **values)  # type: ignore[arg-type]  # what a user may give
+    assert says in str(caught.value)
+
+
+def test_a_wish_makes_a_plan() -> None:
+    searched = sizing.plan("digits", "mlp", max_params=2000, method="shrinknets", epochs=3)
+    assert (searched.name, searched.draws_by("shrinknets"), searched.trials) == ("size-digits-mlp", "size", 8)
+    walked = sizing.plan("digits", "mlp", method="auto-sizing", epochs=3, trials=5)
+    assert (walked.name, walked.draws_by("auto-sizing"), walked.trials) == ("path-digits-mlp", "path", 5)
+    with pytest.raises(InputError, match="not both: 2,000 and 3,000"):
+        sizing.plan("digits", "mlp", max_params=2000, max_flops=3000, method="shrinknets", epochs=3)
