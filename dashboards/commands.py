@@ -104,7 +104,7 @@ def sweep(plan: Plan, db: str, run: Callable[..., Outcome], *, compared: bool = 
         return INTERRUPTED
     out.print()
     source = Local(open_database(db))
-    # With a target no more may be asked for than were needed.
+    asked = planned
     planned = sum(arm.planned for arm in source.standing(plan.name).arms)
     if outcome.already_done:
         out.print(f"All {planned} trials of {plan.name} are done already; nothing was run.")
@@ -113,7 +113,8 @@ def sweep(plan: Plan, db: str, run: Callable[..., Outcome], *, compared: bool = 
         out.print(f"Stopped after {took} with {outcome.left} of {planned} trials to do; {goes_on}.")
     else:
         ended = sum(sum(counts.values()) for counts in outcome.ended.values())
-        out.print(f"{ended} trials ended in {numbers.duration(outcome.seconds)}; all {planned} are done.")
+        more = "; the target asks for no more" if planned < asked else f"; all {planned} are done"
+        out.print(f"{ended} trials ended in {numbers.duration(outcome.seconds)}{more}.")
     print_aims(out, source, plan.name)
     if not compared or (outcome.left and finished(source.trials(plan.name)).empty):
         return 0
@@ -397,8 +398,12 @@ def _compared(
 ) -> Comparison:
     arms = {arm: values["method"] for arm, values in spec["arms"].items() if "stage" not in values}
     trials, history = _of_arms(trials, history)
-    each = spec["trials"] * (spec.get("folds") or 1)
-    return compare(trials, history, task=data["task"], threshold=threshold, arms=arms, planned=each)
+    planned = dict.fromkeys(arms, spec["trials"] * (spec.get("folds") or 1))
+    # An arm whose budgets are settled asks for no more trials.
+    for arm, each in target.by_arm(spec, trials, history).items():
+        if all(aim.settled for aim in each):
+            planned[arm] = 0
+    return compare(trials, history, task=data["task"], threshold=threshold, arms=arms, planned=planned)
 
 
 def _over_folds(trials: pd.DataFrame, spec: Mapping[str, Any], data: Mapping[str, Any]) -> list[tables.Table]:

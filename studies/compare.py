@@ -144,7 +144,7 @@ def compare(
     task: str = "classification",
     threshold: float | None = None,
     arms: Mapping[str, str] | None = None,
-    planned: int = 0,
+    planned: Mapping[str, int] | None = None,
 ) -> Comparison:
     """Compares the arms of one evaluation.
 
@@ -155,7 +155,7 @@ def compare(
         threshold: validation accuracy for "epochs to a given accuracy"; by default the lowest of the arms' medians of
             best validation accuracy, which half of the trials of every arm reach.
         arms: arm -> method of the plan, in its order; an arm without a trial so far is said to have none.
-        planned: trials of each arm in the plan; those that have no row yet count as not ended.
+        planned: arm -> its trials in the plan; those that have no row yet count as not ended.
     """
     methods = {**(arms or {}), **dict(zip(trials["arm"], trials["method"], strict=True))}
     groups = {name: trials[trials["arm"] == name] for name in methods}
@@ -165,7 +165,7 @@ def compare(
         threshold = min(medians) if medians else None
     epochs = {str(name): group for name, group in history.groupby("arm", sort=False)}
     described = tuple(
-        _arm(name, method, planned, groups[name], done[name], epochs.get(name), threshold)
+        _arm(name, method, (planned or {}).get(name, 0), groups[name], done[name], epochs.get(name), threshold)
         for name, method in methods.items()
     )
     usable = [arm for arm in described if len(arm.expected) > 1]

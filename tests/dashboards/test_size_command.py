@@ -33,6 +33,7 @@ def test_a_budget_gives_a_network_in_a_folder_and_another_budget_goes_on_from_th
     report = (tmp_path / "net" / "report.html").read_text()
     assert "Networks under budgets" in report
     assert "The upright lines are the budgets." in report
+    assert "not ended yet" not in report, "no more trials are to come"
 
     again = sized(tmp_path, *options, "--max-params", "4k", "--out", "net")
     assert (again.returncode, again.stderr) == (0, "")

@@ -113,7 +113,7 @@ def test_trials_that_have_not_ended_are_left_out_and_said() -> None:
 def test_what_the_plan_has_and_the_database_not_yet_is_said() -> None:
     trials, history = evaluation(trials=4, arms=["shrinknets"])
     plan = {"shrinknets": "shrinknets", "fixed": "fixed"}
-    shrinknets, fixed = compare(trials, history, arms=plan, planned=10).arms
+    shrinknets, fixed = compare(trials, history, arms=plan, planned=dict.fromkeys(plan, 10)).arms
     assert (shrinknets.trials, shrinknets.finished, shrinknets.unfinished, shrinknets.begun) == (10, 4, 6, True)
     assert (fixed.trials, fixed.finished, fixed.unfinished, fixed.begun) == (10, 0, 10, False)
 
