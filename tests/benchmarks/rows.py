@@ -77,7 +77,7 @@ _SWEEPS = (
 )  # fmt: skip
 
 _CURVE = (
-    "ShrinkNets on 784-500-10, lambda 1e-4 to 1e-2, batch 128, 12,000 images: a path of 16 steps (8 epochs, then one a "
+    "ShrinkNets on 784-500-10, lambda 1e-4 to 1e-2, batch 128, 12,000 images: a path of 16 steps (2 epochs, then one a "
     "step, and one more without the penalty) against 8 independent trials of {} epochs; another seed each turn"
 )
 _TRADEOFF = (

@@ -31,7 +31,7 @@ from tests.benchmarks.row import Side
 
 WIDTH, BATCH, IMAGES, OTHERS = 500, 128, 12_000, 10_000
 LOW, HIGH = 1e-4, 1e-2
-STEPS, TRIALS, EPOCHS = 16, 8, 8
+STEPS, FIRST, TRIALS, EPOCHS = 16, 2, 8, 8
 SCHEDULE = Schedule(name="path", each=1, settle=1)
 BUDGETS = (10_000, 20_000, 50_000, 100_000, 200_000)
 MOST = 20
@@ -87,7 +87,7 @@ def walked(seed: int) -> Curve:
             steps.append(
                 trained(
                     100 * seed + number, knob_at("shrinknets", LOW, HIGH, number, STEPS),
-                    SCHEDULE.sizing(number, EPOCHS) + SCHEDULE.settle, SCHEDULE.settle,
+                    SCHEDULE.sizing(number, FIRST) + SCHEDULE.settle, SCHEDULE.settle,
                     folder=Path(place, str(number)), start=last, kept=Path(place, f"{number}.safetensors"),
                 )
             )  # fmt: skip
@@ -123,7 +123,7 @@ def path_accuracy(epochs: int = EPOCHS) -> tuple[Side, ...]:
 
 def total_epochs() -> int:
     """Epochs of the whole path."""
-    return sum(SCHEDULE.sizing(number, EPOCHS) + SCHEDULE.settle for number in range(STEPS))
+    return sum(SCHEDULE.sizing(number, FIRST) + SCHEDULE.settle for number in range(STEPS))
 
 
 @cache
