@@ -9,7 +9,6 @@ driver.
 from __future__ import annotations
 
 import contextlib
-import shutil
 import traceback
 from pathlib import Path
 from typing import Any
@@ -237,7 +236,8 @@ def _fit(
         alarm.off()
         # Of epochs that were done before, none but the last is the one that the state is of.
         if member["path"] and epoch.epoch == member["epochs"] - member["settle"] and epoch.epoch >= attempt.epochs:
-            shutil.copyfile(attempt.folder / STATE, attempt.folder / attempts.HANDOVER)
+            # Whole or not at all, and never written into: an earlier attempt's may be the same file.
+            files.at(str(attempt.folder)).copy(STATE, attempts.HANDOVER)
         attempt.keep()
         if epoch.epoch > known:
             _tell([{**name, "epoch": epoch.to_dict()}])
