@@ -290,6 +290,8 @@ def print_comparison(out: Console, source: Source, name: str, threshold: float |
     summed = rounds.summary(trials[trials["stage"] == ""], history, data["task"])
     if summed is not None:
         terminal.print_table(out, summed)
+    if lines := tables.dependent(tuple(path.walks(spec))):
+        terminal.print_lines(out, lines)
     if unequal := facts(spec).get("not equal"):
         terminal.print_lines(out, [f"the arms did not train alike: {unequal}"])
 

@@ -78,7 +78,7 @@ def render(
     colours = figures.colours(trials["arm"])
     sizing = [arm for arm in comparison.arms if arm.sizes and arm.finished]
     plots: dict[str, go.Figure] = {}
-    body = [_head(name, description, facts or {}), _findings(comparison)]
+    body = [_head(name, description, facts or {}), _findings(comparison, tables.dependent(tuple(walks)))]
     if any(arm.finished for arm in comparison.arms):
         plots["boxes"] = figures.boxes(trials, task)
         plots["expected-trials"] = figures.expected_best(comparison, "trials")
@@ -138,8 +138,8 @@ def _head(name: str, description: str, facts: Mapping[str, str]) -> str:
     return f'<h1>{escape(name)}</h1>\n<p class="quiet">{escape(description)}</p>' + (f"<dl>{said}</dl>" if said else "")
 
 
-def _findings(comparison: Comparison) -> str:
-    lines = tables.findings(comparison)
+def _findings(comparison: Comparison, more: Sequence[str]) -> str:
+    lines = [*tables.findings(comparison), *more]
     return f"<section><h2>What came out</h2>{bullets(lines)}</section>"
 
 

@@ -48,7 +48,9 @@ def test_without_a_budget_it_walks_through_all_sizes(tmp_path: Path) -> None:
     assert "a path: 6 epochs, then 2 a step, and 1 of each without the penalty" in " ".join(walked.stdout.split())
     assert "Best of path-digits-mlp by validation accuracy" in walked.stdout
     assert sizer.load(tmp_path / "net") is not None
-    assert "joined as they were walked" in (tmp_path / "net" / "report.html").read_text()
+    report = (tmp_path / "net" / "report.html").read_text()
+    assert "joined as they were walked" in report
+    assert "are not those of independent trials" in report
 
 
 @pytest.mark.parametrize(
