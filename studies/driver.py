@@ -6,8 +6,6 @@ adopts the RUNNING rows and goes on.
 
 from __future__ import annotations
 
-import contextlib
-import math
 from collections import Counter
 from functools import partial
 from typing import Any, Protocol
@@ -16,9 +14,9 @@ import optuna
 from optuna.trial import TrialState
 
 from sizer import Epoch, best_epoch
-from studies import artifacts, attempts, path, pruning, search, stages, weights
+from studies import artifacts, pruning, search, stages
 from studies.database import Database
-from studies.files import ARTIFACTS, RUNS
+from studies.keeper import Keeper, usable
 from studies.lease import Lease
 from studies.plan import Plan
 from studies.records import EPOCHS, Records
@@ -63,6 +61,7 @@ class Driver:
         self.plan = plan
         self.watch = watch
         self.files, self._place = artifacts.settled(database, plan.name, files)
+        self._keeper = Keeper(plan, database, lease, self.files, watch.note)
         self.ended: dict[str, Counter[str]] = {arm: Counter() for arm in plan.every}
         self._database = database
         self._lease = lease
@@ -86,8 +85,7 @@ class Driver:
             data: What the data is, for those who read the database.
         """
         spec = self.plan.spec()
-        for folder in (ARTIFACTS, RUNS):
-            self.files.make(folder)
+        self._keeper.begin()
         self._records.plan(self.plan.name, spec, data, self._place)
         self._shape = tuple(data["input_shape"]), int(data["outputs"])
         for arm in self.plan.every:
@@ -99,8 +97,8 @@ class Driver:
             if study.user_attrs.get("plan") != spec:
                 study.set_user_attr("plan", spec)
                 study.set_user_attr("arm", arm)
-            self._database.again(partial(weights.drop_unrecorded, self._database, self._lease, study, self.files))
             self._studies[arm] = study
+            self._keeper.open(arm, study)
             trials, epochs = self._records.count(study._study_id)
             self._count(arm, epochs)
             rows = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
@@ -115,16 +113,7 @@ class Driver:
 
     def sweep_up(self) -> None:
         """Removes what ended trials have left: of a driver that was killed, or of a worker that woke up later."""
-        arms = {self.plan.study_name(arm): arm for arm in self.plan.every}
-        for run, study_name, number in attempts.left(self.files, list(arms)):
-            arm, row = arms[study_name], None
-            with contextlib.suppress(KeyError):
-                row = search.row_of(self._studies[arm], number)
-            if row is not None and row.state.is_finished() and run == self._run(arm, number):
-                attempt, complete = str(row.user_attrs.get("attempt", "")), row.state == TrialState.COMPLETE
-                self._keep_weights(arm, row._trial_id, number, attempt, complete=complete)
-            if row is None or row.state.is_finished():
-                self._clear(arm, run)
+        self._keeper.sweep_up(self._goes_on)
 
     def _study(self, arm: str) -> optuna.Study:
         make = partial(
@@ -174,7 +163,7 @@ class Driver:
         trial = self._ask(arm, number, queued)
         self._asked[arm] += 1
         self._records.forget(trial._trial_id)
-        self.files.clear(self._run(arm, trial.number))
+        self.files.clear(self._keeper.run(arm, trial.number))
         return self._member(arm, trial, known=0)
 
     def put_back(self, trial_id: int) -> None:
@@ -318,7 +307,7 @@ class Driver:
         said = {"reason": reason, "status": status, **more}
         self._records.attributes(trial_id, {**{key: value for key, value in said.items() if value}, **found})
         if complete:
-            self._note_weights(arm, trial_id, epochs)
+            self._keeper.note(arm, trial_id, epochs)
         self._records.architecture(trial_id, best.widths if best else {})
         value = best.val_accuracy if best and complete else None
         if epochs and self.plan.draws_by(arm) == SIZE:
@@ -328,8 +317,8 @@ class Driver:
         self._settle(arm)
         self._count(arm, len(epochs))
         attempt = str(more.get("attempt") or "")
-        self._keep_weights(arm, trial_id, number, attempt, complete=state == TrialState.COMPLETE)
-        self._clear(arm, member["run"])
+        self._keeper.take(arm, trial_id, number, attempt, complete=state == TrialState.COMPLETE)
+        self._keeper.clear(arm, member["run"], goes_on=self._goes_on(arm))
         self.ended[arm][status] += 1
         self.watch.trial(arm, number, state.name, status, reason)
 
@@ -354,32 +343,9 @@ class Driver:
             self.watch.note(f"{arm}: {self._asked[arm]} trials of {self.plan.planned(arm)} say all about its target")
         self._settled = self._settled | {arm} if done else self._settled - {arm}
 
-    def _start(self, arm: str) -> str | None:
-        """The state that the next step of a path begins with; None where it is the first, or the arm is no path."""
-        if self.plan.path(arm) is None:
-            return None
-        rows = self._studies[arm].get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return path.start_of(self.files, self.plan.study_name(arm), rows)
-
-    def _clear(self, arm: str, run: str) -> None:
-        """Removes the files of a trial that has ended; of a path's trials, those that the next step has no need of."""
-        needed = (self._start(arm) or "") if self._to_ask(arm) or self._walks(arm) else ""
-        own = attempts.left(self.files, [self.plan.study_name(arm)]) if self.plan.path(arm) is not None else []
-        for name in {run, *(each for each, _, number in own if self._ended_already(arm, number))}:
-            if not needed.startswith(f"{name}/"):
-                self.files.clear(name)
-
-    def _walks(self, arm: str) -> bool:
-        """Whether a step of a path is in flight or to be adopted."""
-        return any(arm == other for other, _ in self._adoptable) or arm in {
-            member["arm"] for member in self._members.values()
-        }
-
-    def _ended_already(self, arm: str, number: int) -> bool:
-        try:
-            return search.row_of(self._studies[arm], number).state.is_finished()
-        except KeyError:
-            return True
+    def _goes_on(self, arm: str) -> bool:
+        """Whether an arm has trials that train, or have still to begin or to be adopted."""
+        return bool(self.to_begin()[arm]) or arm in {member["arm"] for member in self._members.values()}
 
     def known(self, trial_id: int) -> int:
         """The last epoch of a trial in flight that is written."""
@@ -388,8 +354,7 @@ class Driver:
     def _member(self, arm: str, trial: optuna.Trial, known: int) -> dict[str, Any]:
         plan, point = self.plan, search.point(self.plan, arm, trial.params, self._open(arm))
         fold = plan.fold(arm, trial.number)
-        # A stage compares on one seed, that of the first trial it is there for.
-        seed = plan.seed + (0 if plan.every[arm].stage else trial.number)
+        seed = plan.seed_of(arm, trial.number)
         said = {"seed": seed, "learning_rate": point.learning_rate, **({} if fold is None else {"fold": fold})}
         for key, value in said.items():
             if trial.user_attrs.get(key) != value:
@@ -399,10 +364,10 @@ class Driver:
             "method": plan.every[arm].method, "knob": point.knob, "settings": dict(plan.every[arm].settings),
             "network": plan.network, "widths": point.widths, "weight_decay": point.weight_decay,
             "fold": fold or 0, "learning_rate": point.learning_rate,
-            "files": self.files.place, "run": self._run(arm, trial.number),
+            "files": self.files.place, "run": self._keeper.run(arm, trial.number),
             **{field: plan.setting(arm, field) for field in ("batch_size", "optimizer")},
             **dict(zip(("epochs", "settle"), plan.epochs_of(arm, trial.number), strict=True)),
-            "path": plan.path(arm) is not None, "start": self._start(arm),
+            "path": plan.path(arm) is not None, "start": self._keeper.start(arm),
             "precision": plan.setting(arm, "precision") or "float32",
         }  # fmt: skip
         # Only here: a worker that wakes up when its trial has ended must not make it again.
@@ -415,38 +380,16 @@ class Driver:
         written = [epoch.epoch for epoch in self._records.epochs(trial_id)]
         return next((at for at, epoch in enumerate(written) if epoch != at + 1), len(written))
 
-    def _run(self, arm: str, number: int) -> str:
-        return attempts.run_of(self.plan.study_name(arm), number)
-
     def _count(self, arm: str, epochs: int) -> None:
         """Says for `sizer status`, which would have to count them, how many epochs ended trials have."""
         self._epochs[arm] = self._epochs.get(arm, 0) + epochs
         self._database.storage.set_study_user_attr(self._studies[arm]._study_id, EPOCHS, self._epochs[arm])
-
-    def _note_weights(self, arm: str, trial_id: int, epochs: list[Epoch]) -> None:
-        database, usable = self._database, _usable(epochs)
-        note = partial(weights.note, database, self._lease, self._studies[arm], trial_id, usable, best_epoch(usable))
-        database.again(note)
-
-    def _keep_weights(self, arm: str, trial_id: int, number: int, attempt: str, *, complete: bool) -> None:
-        database, study, epochs = self._database, self._studies[arm], _usable(self._records.epochs(trial_id))
-        if not complete or not epochs:
-            database.again(partial(weights.forget, database, self._lease, trial_id))
-            return
-        best, left = best_epoch(epochs), weights.Left(self.files, self._run(arm, number), attempt)
-        keep = partial(weights.keep, database, self._lease, study, trial_id, number, epochs, best, left)
-        for line in database.again(keep):
-            self.watch.note(line)
 
 
 def _cut_short(by: str, member: dict[str, Any], epoch: Epoch) -> str:
     return f"{by}: {epoch.val_accuracy:.3f} after epoch {epoch.epoch} of {member['epochs']}"
 
 
-def _usable(epochs: list[Epoch]) -> list[Epoch]:
-    return [epoch for epoch in epochs if math.isfinite(epoch.val_accuracy)]
-
-
 def _best(epochs: list[Epoch]) -> Epoch | None:
-    usable = _usable(epochs)
-    return best_epoch(usable) if usable else None
+    found = usable(epochs)
+    return best_epoch(found) if found else None

@@ -96,7 +96,7 @@ def size(
         method: One that sizes networks, with `settings`.
         trials: At most so many.
         epochs: Of each trial.
-        seed: Of the search; trial k trains with seed + k.
+        seed: Of the search, and of the training of every trial.
         low, high: The range of the knob; the method's own unless given.
         on_trial: Told of each trial: its knob and its epochs.
         options: Further arguments of `sizer.fit`.
@@ -128,7 +128,7 @@ def size(
             folders[value] = Path(place, str(number))
             run = sizer.fit(
                 copy.deepcopy(module), data, methods.create(method, value, **(settings or {})), epochs=epochs,
-                seed=seed + number, folder=folders[value], **options,
+                seed=seed, folder=folders[value], **options,
             )  # fmt: skip
             history[value] = run.history
             if on_trial is not None:

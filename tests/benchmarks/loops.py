@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import sizer
 from sizer.datasets import Data
 from sizer.methods import create
-from tests.benchmarks.fashion import fashion, mlp
+from tests.benchmarks.images import fashion, mlp
 from tests.benchmarks.row import Side
 
 

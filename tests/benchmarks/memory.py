@@ -14,7 +14,7 @@ import sizer
 from sizer.methods.shrinknets import ShrinkNets
 from studies import sweep
 from studies.plan import Plan
-from tests.benchmarks.fashion import fashion, mlp
+from tests.benchmarks.images import fashion, mlp
 from tests.benchmarks.row import Side
 from tests.benchmarks.sizing import STRENGTH, WIDE, NeverRemoves
 from tests.studies.sweeps import Seen, rows

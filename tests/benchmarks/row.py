@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 
 Side = Callable[[], float]
 """One turn of one side; what it took, in the row's unit."""
@@ -69,3 +70,13 @@ class Row:
 
     def holds(self, value: float) -> bool:
         return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
+
+
+def seeded(*sides: Callable[[int], float]) -> tuple[Side, ...]:
+    """Sides whose n-th turns have the same seed, n."""
+
+    def counted(side: Callable[[int], float]) -> Side:
+        seeds = count()
+        return lambda: float(side(next(seeds)))
+
+    return tuple(counted(side) for side in sides)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 from sizer import networks
-from tests.benchmarks import loops, memory, sizing, surgery, sweeps, tradeoff
+from tests.benchmarks import budgets, loops, memory, paths, sizing, surgery, sweeps
 from tests.benchmarks.row import Row, minus, own, times
+
+_IMAGES = {"fashion_mnist": "", "mnist": "-mnist"}
+"""Data set -> how the names of its rows end."""
 
 _LOOP = (
     "an epoch of 784-W-W-W-10, the first left out, with losses and accuracies of validation and test images; sizer.fit"
@@ -77,25 +80,46 @@ _SWEEPS = (
 )  # fmt: skip
 
 _CURVE = (
-    "ShrinkNets on 784-500-10, lambda 1e-4 to 1e-2, batch 128, 12,000 images: a path of 16 steps (2 epochs, then one a "
-    "step, and one more without the penalty) against 8 independent trials of {} epochs; another seed each turn"
+    "ShrinkNets on 784-500-10, lambda 1e-4 to 1e-2, batch 128, 12,000 images of {}: a path of 16 steps (2 epochs, then "
+    "one a step, and one more without the penalty) against 8 independent trials of {} epochs; another seed each turn"
 )
-_TRADEOFF = (
-    Row("path-cost", "a path of 16 sizes / 8 trials: FLOPs", f"training FLOPs, {_CURVE.format(8)}",
-        tradeoff.path_cost, most=0.5, unit="FLOP", pairs=5, warm=False),
-    Row("path-accuracy", "its test accuracy at equal size: difference",
-        f"percent of 10,000 test images, the mean over 16 sizes at which validation chooses; {_CURVE.format(8)}",
-        tradeoff.path_accuracy, least=0, value=minus, plain=True, unit="%", pairs=5, warm=False),
-    Row("path-accuracy-long", "the same, trials of the path's epochs",
-        f"as path-accuracy; {_CURVE.format(tradeoff.total_epochs())}",
-        lambda: tradeoff.path_accuracy(tradeoff.total_epochs()), value=minus, plain=True, unit="%", pairs=5,
-        warm=False),
-    *(Row(f"target-{budget}", f"trials until {budget:,} parameters",
-          f"trials (8 epochs each, lambda 1e-5 to 1e-2) until one ends with {budget:,} parameters or up to a tenth "
-          "fewer, by our sampler, random knobs and TPE on the distance; 21: not in 20; another seed each turn",
-          partial(tradeoff.target, budget), most=5, value=own, plain=True, unit="trials", pairs=5, warm=False,
-          names=("ours", "random", "TPE"))
-      for budget in tradeoff.BUDGETS),
+_LONG = paths.total_epochs()
+_PATHS = tuple(
+    row for data, tail in _IMAGES.items() for row in (
+        Row(f"path-cost{tail}", "a path of 16 sizes / 8 trials: FLOPs",
+            f"training FLOPs, {_CURVE.format(data, paths.EPOCHS)}",
+            partial(paths.cost, data), most=0.5, unit="FLOP", pairs=5, warm=False),
+        Row(f"path-accuracy{tail}", "its test accuracy at equal size: difference",
+            "percent of 10,000 test images, the mean over 16 sizes at which validation chooses; "
+            + _CURVE.format(data, paths.EPOCHS),
+            partial(paths.accuracy, data), least=0, value=minus, plain=True, unit="%", pairs=5, warm=False),
+        Row(f"path-long{tail}", "the same, trials as long: difference",
+            f"as path-accuracy; {_CURVE.format(data, _LONG)}",
+            partial(paths.accuracy, data, _LONG), value=minus, plain=True, unit="%", pairs=5, warm=False),
+    )
+)  # fmt: skip
+
+_SEARCH = (
+    "trials on 784-300-100-10 (ShrinkNets, lambda 1e-4 to 1e-1, 8 epochs, batch 128, 12,000 images of {}) until one "
+    "ends with {:,} parameters or up to a tenth fewer"
+)
+_RANDOM = "20 random fixed widths under the budget"
+_BUDGETS = tuple(
+    row for data, tail in _IMAGES.items() for budget in budgets.BUDGETS for row in (
+        Row(f"target-{budget // 1000}k{tail}", f"trials until {budget:,} parameters",
+            f"{_SEARCH.format(data, budget)}, by our sampler, random knobs and TPE on the distance; 21: not in 20; "
+            "another seed each turn",
+            partial(budgets.target, data, budget), most=5, value=own, plain=True, unit="trials", pairs=5, warm=False,
+            names=("ours", "random", "TPE")),
+        Row(f"fixed-{budget // 1000}k{tail}", "search - best of 20 fixed: accuracy",
+            f"percent of 10,000 test images of what validation chooses: of {_SEARCH.format(data, budget)}, and of "
+            f"{_RANDOM}; another seed each turn",
+            partial(budgets.accuracy, data, budget), value=minus, plain=True, unit="%", pairs=5, warm=False,
+            names=("search", "20 fixed")),
+        Row(f"flops-{budget // 1000}k{tail}", "training FLOPs of search / 20 fixed",
+            f"of {_SEARCH.format(data, budget)}, and of {_RANDOM}",
+            partial(budgets.flops, data, budget), unit="FLOP", pairs=5, warm=False, names=("search", "20 fixed")),
+    )
 )  # fmt: skip
 
 _SURGERY = (
@@ -112,4 +136,4 @@ _SURGERY = (
         lambda: surgery.gated("lenet", (1, 28, 28), 256, 5), most=1.3),
 )  # fmt: skip
 
-ROWS = {row.name: row for row in (*_LOOPS, *_SIZING, *_SWEEPS, *_TRADEOFF, *_SURGERY)}
+ROWS = {row.name: row for row in (*_LOOPS, *_SIZING, *_SWEEPS, *_PATHS, *_BUDGETS, *_SURGERY)}

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scipy import stats
 
-from tests.benchmarks.row import Row, SkippedError
+from tests.benchmarks.row import Row, SkippedError, minus
 
 Result = dict[str, Any]
 """A row as it stands in JSON."""
@@ -67,6 +68,7 @@ def summary(row: Row, pairs: list[tuple[float, ...]]) -> Result:
     return {
         "sides": list(row.names[: len(medians)]),
         "value": value,
+        "interval": interval(values) if row.value is minus else None,
         "least": row.least,
         "most": row.most,
         "holds": row.holds(value),
@@ -75,6 +77,14 @@ def summary(row: Row, pairs: list[tuple[float, ...]]) -> Result:
         "against": row.elsewhere or None if best is None else row.names[best],
         "pairs": pairs,
     }
+
+
+def interval(values: list[float]) -> tuple[float, float] | None:
+    """Student's 95 % interval of the mean of a row's differences; None for fewer than two."""
+    if len(values) < 2:
+        return None
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    return statistics.mean(values) - half, statistics.mean(values) + half
 
 
 def merged(before: Iterable[Result], now: Iterable[Result], names: Iterable[str]) -> list[Result]:

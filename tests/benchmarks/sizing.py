@@ -20,7 +20,7 @@ from sizer.methods import create
 from sizer.methods.method import Method
 from sizer.methods.shrinknets import ShrinkNets
 from sizer.net import Net
-from tests.benchmarks.fashion import fashion, mlp
+from tests.benchmarks.images import fashion, mlp
 from tests.benchmarks.row import Side
 
 WIDE = 10_000

@@ -26,6 +26,7 @@ _SCALES = {
 """Unit -> from what value on, divided by what, it is written how."""
 BELOW = """\
 ratio: of medians' pairs; "<=": ours over theirs, ">=": theirs over ours.
+95 %: Student's interval of the mean of the pairs' differences.
 *: measured elsewhere on another occasion; it shows the magnitude, and no ratio."""
 
 
@@ -57,7 +58,11 @@ def lines(row: Row, result: Result) -> str:
         "theirs": theirs,
         "": ("ok" if result["holds"] else "MISSED") if bound(row) else "",
     }
-    return _cells(row, row.what, cells)
+    return _cells(row, row.what, cells, _between(result.get("interval"), row.unit))
+
+
+def _between(interval: tuple[float, float] | None, unit: str) -> str:
+    return "" if interval is None else f"95 %: {quantity(interval[0], unit)} to {quantity(interval[1], unit)}"
 
 
 def bound(row: Row) -> str:
@@ -82,9 +87,12 @@ def _scale(value: float, unit: str) -> tuple[float, str]:
     return next((divisor, name) for least, divisor, name in _SCALES[unit] if abs(value) >= least)
 
 
-def _cells(row: Row, what: str, cells: dict[str, str]) -> str:
+def _cells(row: Row, what: str, cells: dict[str, str], below: str = "") -> str:
     first, *rest = textwrap.wrap(what, _COLUMNS["what"], break_on_hyphens=False)
-    return "\n".join([_line({"row": row.name, "what": first, **cells}), *(_line({"what": more}) for more in rest)])
+    more = [_line({"what": line}) for line in rest or [""] * bool(below)]
+    if below:
+        more[0] = f"{more[0]:{_COLUMNS['row'] + _COLUMNS['what'] + 2}}{below}"
+    return "\n".join([_line({"row": row.name, "what": first, **cells}), *more])
 
 
 def _line(cells: Mapping[str, str]) -> str:
