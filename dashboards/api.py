@@ -79,6 +79,7 @@ Arm = Annotated[
     str | None, Query(pattern=models.NAME, max_length=models.LONGEST, description="This arm only; all unless given.")
 ]
 Limit = Annotated[int | None, Query(ge=1, lt=2**63, description="At most so many.")]
+Time = Annotated[float | None, Query(gt=0, description="Milliseconds at most, where the worker timed networks.")]
 Number = Annotated[int | None, Query(ge=0, le=_LARGEST, description="With the other, one epoch of one trial.")]
 Format = Annotated[Literal["json", "csv"], Query(description="`csv` for a spreadsheet.")]
 
@@ -92,6 +93,13 @@ def health(source: Source, response: Response) -> models.Health:
         response.status_code = 503
         return models.Health(status="degraded", database=False, version=VERSION)
     return models.Health(status="ok", database=True, version=VERSION)
+
+
+def _limits(max_params: Limit = None, max_flops: Limit = None, max_latency: Time = None) -> dict[str, float | None]:
+    return {"max_params": max_params, "max_flops": max_flops, "max_latency": max_latency}
+
+
+Limits = Annotated[dict[str, Any], Depends(_limits)]
 
 
 @router.get("/plans")
@@ -143,9 +151,9 @@ def driver(plan: Name, source: Source) -> models.Driver:
 
 
 @router.get("/best", response_model=models.Found)
-def best(plan: Name, source: Source, arm: Arm = None, max_params: Limit = None, max_flops: Limit = None) -> Response:
+def best(plan: Name, source: Source, limits: Limits, arm: Arm = None) -> Response:
     """The trial and epoch of highest validation accuracy, under a budget from the best epoch that fits it."""
-    return JSONResponse(rows.plain(source.best(plan, arm, max_params, max_flops).to_frame().T)[0])
+    return JSONResponse(rows.plain(source.best(plan, arm, **limits).to_frame().T)[0])
 
 
 @router.get("/front", response_model=list[models.Found], responses=_CSV)
@@ -157,16 +165,15 @@ def front(plan: Name, source: Source, arm: Arm = None, format: Format = "json") 
 def _network(
     plan: Name,
     source: Source,
+    limits: Limits,
     trial_id: Number = None,
     epoch: Number = None,
     arm: Arm = None,
-    max_params: Limit = None,
-    max_flops: Limit = None,
 ) -> tuple[Architecture, dict[str, Tensor]]:
     if (trial_id is None) != (epoch is None):
         raise InputError("give trial_id and epoch, or neither")
     if trial_id is None or epoch is None:
-        return source.architecture(plan, source.best(plan, arm, max_params, max_flops))
+        return source.architecture(plan, source.best(plan, arm, **limits))
     return source.architecture(plan, query.epoch(source.database, plan, trial_id, epoch))
 
 

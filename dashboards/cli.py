@@ -63,6 +63,9 @@ TARGET_PARAMS = Annotated[
 TARGET_FLOPS = Annotated[
     str | None, typer.Option(metavar="N,...", help="The same for FLOPs of a sample's forward pass.")
 ]
+TARGET_LATENCY = Annotated[
+    str | None, typer.Option(metavar="TIME,...", help="The same for a pass of one sample, on its worker: 0.2ms,150us.")
+]
 PACK_HELP = "Trials that a worker trains at once, as one program; auto times some steps and chooses."
 Name = Annotated[
     str | None,
@@ -90,6 +93,7 @@ def sweep(
     pack: Annotated[str, typer.Option(metavar="K|auto", help=PACK_HELP)] = "auto",
     target_params: TARGET_PARAMS = None,
     target_flops: TARGET_FLOPS = None,
+    target_latency: TARGET_LATENCY = None,
     address: Annotated[str | None, typer.Option(help="A Ray cluster, HOST:PORT or auto; else this machine.")] = None,
     timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Stop after so long.")] = None,
     trial_timeout: TRIAL_TIMEOUT = None,
@@ -110,8 +114,9 @@ def sweep(
     from studies.reading import read_plan
 
     jobs.check_inside(db, files)
+    target = commands.target_of(params=target_params, flops=target_flops, latency=target_latency)
     overrides = {"trials": trials, "epochs": epochs, "seed": seed, "name": name}
-    plans = read_plan(plan, {**overrides, **commands.target_of(target_params, target_flops)}, scale)
+    plans = read_plan(plan, {**overrides, **target}, scale)
     for one in plans:
         if dry_run:
             commands.dry_run(one, cpus_per_trial)
@@ -272,6 +277,9 @@ def best(
     max_flops: Annotated[
         str | None, typer.Option(metavar="N", help="At most so many FLOPs a sample: 200k, 2G.")
     ] = None,
+    max_latency: Annotated[
+        str | None, typer.Option(metavar="TIME", help="At most so long a pass, as its worker timed it: 0.2ms.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write the network there.")] = None,
     db: DB = "sizer.db",
     server: SERVER = None,
@@ -284,7 +292,8 @@ def best(
 
     source = _source(context, db, server)
     name = commands.chosen(source, plan)
-    commands.print_best(commands.console(), source, name, arm, max_params, max_flops, out)
+    limits = commands.limits_of(params=max_params, flops=max_flops, latency=max_latency)
+    commands.print_best(commands.console(), source, name, arm, out, **limits)
 
 
 @app.command(

@@ -105,11 +105,8 @@ class Remote:
     def driver(self, name: str) -> str:
         return str(self._get("driver", plan=name)["driver"])
 
-    def best(
-        self, name: str, arm: str | None = None, max_params: int | None = None, max_flops: int | None = None
-    ) -> pd.Series[Any]:
-        limits = {"arm": arm, "max_params": max_params, "max_flops": max_flops}
-        return frame([self._get("best", plan=name, **limits)], FOUND).iloc[0]
+    def best(self, name: str, arm: str | None = None, **limits: Any) -> pd.Series[Any]:
+        return frame([self._get("best", plan=name, arm=arm, **limits)], FOUND).iloc[0]
 
     def front(self, name: str, arm: str | None = None) -> pd.DataFrame:
         return frame(self._get("front", plan=name, arm=arm), FOUND)

@@ -125,19 +125,31 @@ def sweep(plan: Plan, db: str, run: Callable[..., Outcome], *, compared: bool = 
     return 0
 
 
-def target_of(params: str | None, flops: str | None) -> dict[str, Any]:
-    """What `--target-params` and `--target-flops` say, for a plan.
+def target_of(**given: str | None) -> dict[str, Any]:
+    """What `--target-params`, `--target-flops` and `--target-latency` say, for a plan.
 
     Raises:
         InputError: one is no size, or several sizes with commas between them.
     """
-    given = {"params": (params, "--target-params"), "flops": (flops, "--target-flops")}
     read = {
-        key: [numbers.read_size(part, option) for part in text.split(",")]
-        for key, (text, option) in given.items()
+        key: [_read_limit(key, part, f"--target-{key}") for part in text.split(",")]
+        for key, text in given.items()
         if text is not None
     }
     return {"target": read} if read else {}
+
+
+def limits_of(**given: str | None) -> dict[str, float]:
+    """What `--max-params`, `--max-flops` and `--max-latency` say, as far as they are given.
+
+    Raises:
+        InputError: one is no size.
+    """
+    return {key: _read_limit(key, text, f"--max-{key}") for key, text in given.items() if text is not None}
+
+
+def _read_limit(kind: str, text: str, option: str) -> float:
+    return (numbers.read_latency if kind == "latency" else numbers.read_size)(text, option)
 
 
 def submit(plans: Sequence[Plan], address: str, db: str | None, options: Mapping[str, Any]) -> None:
@@ -274,7 +286,7 @@ def print_aims(out: Console, source: Source, name: str) -> None:
     spec = source.spec(name)
     if found := target.by_arm(spec, source.trials(name), source.history(name)):
         terminal.print_table(out, aims.table(found, spec))
-        if lines := aims.not_met(found):
+        if lines := aims.not_met(found, spec):
             out.print()
             terminal.print_lines(out, lines)
 
@@ -301,18 +313,18 @@ def print_best(
     source: Source,
     name: str,
     arm: str | None = None,
-    max_params: str | None = None,
-    max_flops: str | None = None,
     folder: Path | None = None,
+    **limits: float,
 ) -> None:
-    """The network that validation chooses under the limits; written to `folder` if there is one."""
-    limits = {
-        "parameters": max_params and numbers.read_size(max_params, "--max-params"),
-        "FLOPs": max_flops and numbers.read_size(max_flops, "--max-flops"),
-    }
-    row = source.best(name, arm, limits["parameters"] or None, limits["FLOPs"] or None)
+    """The network that validation chooses under the limits; written to `folder` if there is one.
+
+    Args:
+        limits: as `limits_of` gives them.
+    """
+    row = source.best(name, arm, **{f"max_{kind}": limit for kind, limit in limits.items()})
+    words = {"params": "{:,} parameters", "flops": "{:,} FLOPs", "latency": "{:.3g} ms"}
     within = [f"in {arm}"] if arm else []
-    within += [f"at most {limit:,} {what}" for what, limit in limits.items() if limit]
+    within += [f"at most {words[kind].format(limit)}" for kind, limit in limits.items()]
     task = source.data(name)["task"]
     terminal.print_best(out, name, row.to_dict(), task, "".join(f", {each}" for each in within))
     if folder is not None:

@@ -73,6 +73,19 @@ def pvalue(value: float | None) -> str:
     return f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
 
 
+def read_latency(text: str, option: str) -> float:
+    """Reads a time such as "0.2ms", "150us" or "0.2", in milliseconds.
+
+    Raises:
+        InputError: it is no positive number with one of the units us, ms, s.
+    """
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(us|ms|s|)\s*", text)
+    value = float(match[1]) * {"us": 1e-3, "ms": 1.0, "s": 1e3, "": 1.0}[match[2]] if match else 0.0
+    if value > 0:
+        return value
+    raise InputError(f"{option} must be a positive time such as 0.2ms, 150us or 1.5 (milliseconds), got {text!r}")
+
+
 def read_size(text: str, option: str) -> int:
     """Reads a limit such as "100k", "1.5M", "2G" or "5000".
 

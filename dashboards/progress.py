@@ -89,7 +89,7 @@ class Lines:
         """Says the epoch when nothing was said for a while."""
         self._arms.epoch(arm, number, epoch, of)
         if self._clock() - self._last >= EVERY:
-            self._say(f"{arm} {self._noun} {number}: epoch {epoch.epoch} of {of}, {described(epoch, self._task)}")
+            self._say(f"{arm} {self._noun} {number}: epoch {epoch.epoch}/{of}, {described(epoch, self._task)}")
 
     def trial(self, arm: str, number: int, state: str, status: str, reason: str) -> None:
         """Says how a trial ended."""

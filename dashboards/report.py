@@ -83,8 +83,7 @@ def render(
         plots["boxes"] = figures.boxes(trials, task)
         plots["expected-trials"] = figures.expected_best(comparison, "trials")
         plots["expected-flops"] = figures.expected_best(comparison, "flops")
-        budgets = [aim.budget for aim in next(iter((wanted or {}).values()), ())]
-        counted = budgets if spec and budgets and spec["target"].get("params") else []
+        counted = spec["target"].get("params", []) if spec and wanted else []
         plots["size"] = figures.size_against_accuracy(trials, front, task, walks, counted)
         body += [_folds(folds, colours)] if folds else []
         body += [_target(wanted, spec)] if wanted and spec else []
@@ -179,12 +178,9 @@ def _expected(comparison: Comparison) -> str:
 
 def _target(wanted: Mapping[str, Sequence[Aim]], spec: Mapping[str, Any]) -> str:
     """What came of the plan's target."""
-    return f"<section><h2>Networks under budgets</h2>{table(aims.table(wanted, spec))}{_lines(wanted)}</section>"
-
-
-def _lines(wanted: Mapping[str, Sequence[Aim]]) -> str:
-    lines = aims.not_met(wanted)
-    return bullets(lines) if lines else ""
+    lines = aims.not_met(wanted, spec)
+    said = bullets(lines) if lines else ""
+    return f"<section><h2>Networks under budgets</h2>{table(aims.table(wanted, spec))}{said}</section>"
 
 
 def _size(

@@ -20,6 +20,9 @@ def size(
     max_flops: Annotated[
         str | None, typer.Option(metavar="N", help="At most so many FLOPs a sample, instead: 200k, 2G.")
     ] = None,
+    max_latency: Annotated[
+        str | None, typer.Option(metavar="TIME", help="At most so long a pass of one sample, instead: 0.2ms, 150us.")
+    ] = None,
     widths: Annotated[str | None, typer.Option(metavar="N,...", help="The widths to start from, as 500,300.")] = None,
     method: Annotated[str, typer.Option(help="How the network is sized.")] = "shrinknets",
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of a trial, or of a path's first step.")] = 20,
@@ -41,28 +44,24 @@ def size(
     """
     from functools import partial
 
-    from dashboards import commands, numbers
+    from dashboards import commands
     from dashboards.report import write
     from dashboards.source import Local
     from studies import sizing, sweep
     from studies.database import open_database
 
-    limits = {
-        "max_params": max_params and numbers.read_size(max_params, "--max-params"),
-        "max_flops": max_flops and numbers.read_size(max_flops, "--max-flops"),
-    }
+    limits = commands.limits_of(params=max_params, flops=max_flops, latency=max_latency)
     start = _widths(widths)
     if data.endswith(".npz"):
         data = str(Path(data).expanduser().resolve())
     plan = sizing.plan(
-        data, network, max_params=limits["max_params"] or None, max_flops=limits["max_flops"] or None, method=method,
-        widths=start, epochs=epochs, trials=trials, seed=seed, name=name,
+        data, network, limits, method=method, widths=start, epochs=epochs, trials=trials, seed=seed, name=name,
     )  # fmt: skip
     run = partial(sweep.run, plan, db, cpus_per_trial=cpus_per_trial, gpus_per_trial=gpus_per_trial)
     if code := commands.sweep(plan, db, run, compared=False):
         raise typer.Exit(code)
     source, terminal = Local(open_database(db)), commands.console()
-    commands.print_best(terminal, source, plan.name, None, max_params, max_flops, out)
+    commands.print_best(terminal, source, plan.name, None, out, **limits)
     write(out / "report.html", commands.report(source, plan.name))
     terminal.print(f" {out / 'report.html'} shows all sizes that were found")
 

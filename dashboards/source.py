@@ -38,10 +38,8 @@ class Source(Protocol):
     def driver(self, name: str) -> str:
         """Who runs it now, in words."""
 
-    def best(
-        self, name: str, arm: str | None = None, max_params: int | None = None, max_flops: int | None = None
-    ) -> pd.Series[Any]:
-        """The epoch of highest validation accuracy that fits."""
+    def best(self, name: str, arm: str | None = None, **limits: Any) -> pd.Series[Any]:
+        """The epoch of highest validation accuracy that fits; limits as `studies.query.best` has them."""
 
     def front(self, name: str, arm: str | None = None) -> pd.DataFrame:
         """The epochs that no other beats at its size."""
@@ -80,10 +78,8 @@ class Local:
     def driver(self, name: str) -> str:
         return query.driver(self.database, name)
 
-    def best(
-        self, name: str, arm: str | None = None, max_params: int | None = None, max_flops: int | None = None
-    ) -> pd.Series[Any]:
-        return query.best(self.database, name, arm, max_params, max_flops)
+    def best(self, name: str, arm: str | None = None, **limits: Any) -> pd.Series[Any]:
+        return query.best(self.database, name, arm, **limits)
 
     def front(self, name: str, arm: str | None = None) -> pd.DataFrame:
         return query.front(self.database, name, arm)

@@ -288,8 +288,8 @@ class Driver:
         """A trial ended: its best epoch, architecture and weights are written and Optuna is told.
 
         One that was pruned is told so with its last value, and its weights are not kept. `more` is `device`,
-        `traceback` and the method's `notes` of the run, as far as there are any, and the `attempt` that says so: its
-        weights are kept.
+        `traceback`, `final_latency_ms` and the method's `notes` of the run, as far as there are any, and the `attempt`
+        that says so: its weights are kept.
 
         Every step can be done again, so that a driver killed between two of them does no harm: while the row is
         RUNNING it is adopted, and afterwards the run's folder says that its weights are still to be looked at.
@@ -353,7 +353,7 @@ class Driver:
 
     def _member(self, arm: str, trial: optuna.Trial, known: int) -> dict[str, Any]:
         plan, point = self.plan, search.point(self.plan, arm, trial.params, self._open(arm))
-        fold = plan.fold(arm, trial.number)
+        fold, wanted = plan.fold(arm, trial.number), plan.target
         seed = plan.seed_of(arm, trial.number)
         said = {"seed": seed, "learning_rate": point.learning_rate, **({} if fold is None else {"fold": fold})}
         for key, value in said.items():
@@ -367,6 +367,7 @@ class Driver:
             "files": self.files.place, "run": self._keeper.run(arm, trial.number),
             **{field: plan.setting(arm, field) for field in ("batch_size", "optimizer")},
             **dict(zip(("epochs", "settle"), plan.epochs_of(arm, trial.number), strict=True)),
+            "timed": wanted.model_dump() if wanted and wanted.latency and plan.draws_by(arm) == SIZE else None,
             "path": plan.path(arm) is not None, "start": self._keeper.start(arm),
             "precision": plan.setting(arm, "precision") or "float32",
         }  # fmt: skip

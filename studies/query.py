@@ -24,9 +24,8 @@ TRIALS = (
     "arm", "method", "stage", "trial_id", "number", "point", "fold", "state", "status", "reason", "knob_name", "knob",
     "learning_rate", "seed", "epoch",
     "val_accuracy", "test_accuracy", "val_loss", "test_loss", "parameters", "flops", "units", "training_flops",
-    "seconds", "epochs", "peak_memory", "widths", "device", "notes",
+    "seconds", "epochs", "peak_memory", "latency_ms", "widths", "device", "notes",
 )  # fmt: skip
-NOBODY = "nobody runs it"
 HISTORY = (
     "arm", "trial_id", "number", "knob", "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy",
     "test_loss", "test_accuracy", "parameters", "flops", "training_flops", "seconds", "peak_memory", "widths",
@@ -81,7 +80,8 @@ def trials(db: str | Path | Database, plan_name: str) -> pd.DataFrame:
     (complete, collapsed, pruned, diverged, error, or "" while it runs), reason; knob_name and knob (of `fixed` "" and
     NaN, of `fixed-l2` its weight decay), learning_rate, seed; epoch, val_accuracy, test_accuracy, val_loss, test_loss,
     parameters, flops (forward, one sample), units and widths (layer -> width) at the best epoch; training_flops,
-    seconds, epochs and peak_memory (bytes) of the whole trial; device; notes (what the method noted, such as its
+    seconds, epochs and peak_memory (bytes) of the whole trial; latency_ms of the last network, where a target wants it
+    (else NaN); device; notes (what the method noted, such as its
     rounds). A trial without an epoch has no figures.
 
     Raises:
@@ -124,6 +124,7 @@ def best(
     arm: str | None = None,
     max_params: int | None = None,
     max_flops: int | None = None,
+    max_latency: float | None = None,
 ) -> pd.Series[Any]:
     """The (trial, epoch) of highest validation accuracy, under a budget from the best epoch that fits it.
 
@@ -133,6 +134,8 @@ def best(
         arm: Only this arm; all arms where None.
         max_params: Parameters at most.
         max_flops: FLOPs of one sample's forward pass at most.
+        max_latency: Milliseconds of a pass at most, as its worker timed the last network of a trial; its epochs of no
+            more parameters fit as well.
 
     Returns:
         The row: the columns of `history`, then method, knob_name, seed, status, fold, learning_rate and units.
@@ -144,6 +147,7 @@ def best(
     with reading(db) as connection:
         found = stored.evaluation(connection, plan_name)
         kept = _kept(connection, found, arm)
+        kept = kept if max_latency is None else _quick(connection, plan_name, kept, max_latency)
         fits = [each for each in kept if all(getattr(each, column) <= limit for limit, column in limits)]
         if fits:
             return _rows(connection, found, [min(fits, key=_Kept.order)]).iloc[0]
@@ -274,6 +278,30 @@ def _kept(connection: sa.Connection, of: stored.Evaluation, arm: str | None) -> 
         where = f"{of.name}/{arm}" if arm else of.name
         raise InputError(f"no trial of {where} is complete yet: run `sizer sweep` on it")
     return sorted(listed, key=lambda each: (of.arms.index(each.arm), each.number, each.epoch))
+
+
+def _quick(connection: sa.Connection, plan_name: str, kept: Sequence[_Kept], limit: float) -> list[_Kept]:
+    """Those of trials whose last network was timed and is quick enough, if they have no more parameters than it."""
+    said = tables.trial_user_attributes.c
+    keys = ("final_latency_ms", "final_parameters")
+    asked = select(said.trial_id, said.key, said.value_json).where(
+        said.trial_id.in_({each.trial_id for each in kept}), said.key.in_(keys)
+    )
+    latency, size = ({row.trial_id: float(row.value_json) for row in connection.execute(asked) if row.key == key}
+                     for key in keys)  # fmt: skip
+    timed = [each for each in kept if each.trial_id in latency and each.parameters <= size[each.trial_id]]
+    if not timed:
+        raise InputError(
+            f"no network of {plan_name} was timed: sweep with --target-latency, or size with --max-latency"
+        )
+    quick = [each for each in timed if latency[each.trial_id] <= limit]
+    if not quick:
+        near = min(timed, key=lambda each: latency[each.trial_id])
+        raise InputError(
+            f"no network of {plan_name} passes in {limit:.3g} ms: the nearest is {near.arm} trial {near.number}, with"
+            f" {latency[near.trial_id]:.3g} ms, {near.parameters:,} parameters"
+        )
+    return quick
 
 
 def _rows(connection: sa.Connection, of: stored.Evaluation, chosen: Sequence[_Kept]) -> pd.DataFrame:

@@ -169,6 +169,8 @@ class SizeSampler(BaseSampler):
             given = hits[:, tried].any(axis=1, keepdims=True)
             gain += (hits & ~given).mean(axis=0)
             distance = np.minimum(distance, np.abs(np.median(draws, axis=0) - (lower + upper) / 2))
+        # What one seed has given at a knob it gives again.
+        gain[[int(np.abs(at - each.knob).argmin()) for each in found]] = 0.0
         if gain.max() < 2 / _DRAWS:  # nothing is likely to hit: what comes nearest
             away = np.min([np.abs(at - at[place]) for place in tried], axis=0) if tried else np.zeros(len(at))
             return math.exp(at[int((distance - 0.1 * away).argmin())])

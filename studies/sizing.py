@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,39 +14,38 @@ import optuna
 from torch import nn
 
 import sizer
-from sizer import Epoch, cost, methods
+from sizer import Epoch, methods
 from sizer.checkpoint import load_tensors
 from sizer.datasets import Data
 from sizer.errors import InputError
 from sizer.training import weights_file
+from studies.arms import Range
 from studies.plan import Plan
 from studies.size_sampler import SizeSampler
-from studies.target import Target
+from studies.target import Sized, Target, aims, check_start, size_of
 
 TRIALS, STEPS = 8, 16
 """Trials of a search for budgets; steps of a path."""
 
 
-def plan(
-    data: str, network: str, *, max_params: int | None = None, max_flops: int | None = None, method: str, **values: Any
-) -> Plan:
+def plan(data: str, network: str, limits: Mapping[str, float], *, method: str, **values: Any) -> Plan:
     """The evaluation that finds such a network: a search under a budget, without one a path through all sizes.
 
     Args:
         data, network: As a plan has them.
-        max_params, max_flops: The budget; one of them at most.
+        limits: The budget: `params`, `flops` or `latency` as a target has them; one of them at most.
         method: One that sizes networks.
         values: Further fields of the plan; None is ignored.
 
     Raises:
         InputError: A value is wrong, or both budgets are given.
     """
-    if max_params is not None and max_flops is not None:
-        raise InputError(f"give a number of parameters or of FLOPs, not both: {max_params:,} and {max_flops:,}")
-    budget = {"params": [max_params]} if max_params else {"flops": [max_flops]} if max_flops else None
+    if len(limits) > 1:
+        raise InputError(f"give one limit, not {len(limits)}: {' and '.join(limits)}")
+    budget = {kind: [limit] for kind, limit in limits.items()}
     named = f"{Path(data).stem.replace(':', '-')}-{network.replace(':', '-')}"
     fields: dict[str, Any] = {"name": f"{'size' if budget else 'path'}-{named}", "arms": {method: {}}}
-    fields |= {"trials": TRIALS, "target": budget} if budget else {"trials": STEPS, "schedule": "path"}
+    fields |= {"trials": TRIALS, "target": budget} if limits else {"trials": STEPS, "schedule": "path"}
     given = {key: value for key, value in values.items() if value is not None}
     return Plan(data=data, network=network, **{**fields, **given})
 
@@ -74,6 +73,7 @@ def size(
     *,
     max_params: int | None = None,
     max_flops: int | None = None,
+    max_latency: float | None = None,
     method: str = "shrinknets",
     trials: int = TRIALS,
     epochs: int = 20,
@@ -92,7 +92,8 @@ def size(
     Args:
         module: The network, as large as its layers may be.
         data: What it is trained on.
-        max_params, max_flops: The budget: one of them.
+        max_params, max_flops, max_latency: The budget, one of them: parameters, FLOPs of a sample's forward pass, or
+            milliseconds of that pass, timed on the device that trains.
         method: One that sizes networks, with `settings`.
         trials: At most so many.
         epochs: Of each trial.
@@ -102,33 +103,31 @@ def size(
         options: Further arguments of `sizer.fit`.
 
     Raises:
-        InputError: No budget is given or both are, it is no less than the module has, the method has no knob, or no
+        InputError: No budget is given or several are, it is no less than the module has, the method has no knob, or no
             epoch of any trial fits it: the line says what came nearest.
     """
-    if (max_params is None) == (max_flops is None):
-        raise InputError("give max_params or max_flops, one of them")
-    wanted = Target(params=[max_params]) if max_params is not None else Target(flops=[int(max_flops or 0)])
-    (budget,) = wanted.budgets
+    given = {"params": max_params, "flops": max_flops, "latency": max_latency}
+    limits: dict[str, Any] = {kind: [limit] for kind, limit in given.items() if limit is not None}
+    if len(limits) != 1:
+        raise InputError(f"give one limit, max_params, max_flops or max_latency, not {len(limits)}")
+    wanted = Target(**limits)
     knob = methods.method_class(method).knob
     if knob is None or not methods.method_class(method).sizes:
         raise InputError(f"{method} sizes nothing: take one that does, such as shrinknets")
-    parameters, flops = cost.parameters(module), int(cost.flops(module, (data.x_train[:1],))[0])
-    start = parameters if wanted.cost == "parameters" else flops
-    if budget >= start:
-        raise InputError(f"{budget:,} {wanted.cost} are no less than the module has before it is sized, {start:,}")
-    study = optuna.create_study(
-        direction="maximize", sampler=SizeSampler([budget], size=wanted.attribute, within=wanted.within, seed=seed)
-    )
+    bounds = Range(low=low or knob.low, high=high or knob.high)
+    if not wanted.latency:
+        check_start(wanted, size_of(module, data, wanted), f"max_{wanted.kind}")
+    sampler = SizeSampler(wanted.budgets, size=wanted.attribute, within=wanted.within, seed=seed)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
     history: dict[float, list[Epoch]] = {}
+    sized: list[Sized] = []
     with tempfile.TemporaryDirectory(prefix="sizer-size-") as place:
-        folders: dict[float, Path] = {}
         for number in range(trials):
             trial = study.ask()
-            value = trial.suggest_float(knob.name, low or knob.low, high or knob.high, log=True)
-            folders[value] = Path(place, str(number))
+            value = trial.suggest_float(knob.name, bounds.low, bounds.high, log=True)
             run = sizer.fit(
                 copy.deepcopy(module), data, methods.create(method, value, **(settings or {})), epochs=epochs,
-                seed=seed, folder=folders[value], **options,
+                seed=seed, folder=Path(place, str(value)), **options,
             )  # fmt: skip
             history[value] = run.history
             if on_trial is not None:
@@ -136,21 +135,38 @@ def size(
             if not run.history:
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
                 continue
-            last = int(getattr(run.history[-1], wanted.cost))
+            last = size_of(run.net.finish(), data, wanted)
+            sized.append(Sized(number, value, last))
             trial.set_user_attr(wanted.attribute, last)
             study.tell(trial, max(epoch.val_accuracy for epoch in run.history))
-            if (1 - wanted.within) * budget <= last <= budget:
+            if all(aim.settled for aim in aims(wanted, knob.name, bounds, sized)):
                 break
-        every = [(value, epoch) for value, epochs_of in history.items() for epoch in epochs_of]
-        every = [pair for pair in every if math.isfinite(pair[1].val_accuracy)]
-        fits = [pair for pair in every if getattr(pair[1], wanted.cost) <= budget]
-        if not fits:
-            sizes = [int(getattr(epoch, wanted.cost)) for _, epoch in every]
-            near = f"the smallest had {min(sizes):,}" if sizes else "no trial gave a network"
-            raise InputError(f"no network of {len(history)} trials has at most {budget:,} {wanted.cost}: {near}")
-        value, best = min(fits, key=lambda pair: (-pair[1].val_accuracy, pair[1].parameters, pair[1].epoch))
-        weights = load_tensors(weights_file(folders[value], best.epoch))[0]
+        value, best = _chosen(wanted, knob.name, bounds, history, sized)
+        weights = load_tensors(weights_file(Path(place, str(value)), best.epoch))[0]
     return Found(_rebuilt(module, data, best.widths, weights), best, value, history)
+
+
+def _chosen(
+    wanted: Target, knob: str, bounds: Range, history: Mapping[float, Sequence[Epoch]], sized: Sequence[Sized]
+) -> tuple[float, Epoch]:
+    """The knob and the epoch of the best network under the budget."""
+    (budget,) = wanted.budgets
+    last = {each.knob: each for each in sized}
+
+    def fits(value: float, epoch: Epoch) -> bool:
+        if not wanted.latency:
+            return bool(getattr(epoch, wanted.cost) <= budget)
+        return last[value].size <= budget and epoch.parameters <= history[value][-1].parameters
+
+    every = [(value, epoch) for value in last for epoch in history[value] if math.isfinite(epoch.val_accuracy)]
+    fitting = [pair for pair in every if fits(*pair)]
+    if not fitting:
+        (aim,) = aims(wanted, knob, bounds, sized)
+        near = f"; the nearest has {wanted.told(aim.nearest.size)}" if aim.nearest else ""
+        raise InputError(
+            f"no network of {len(history)} trials is within max_{wanted.kind}={wanted.told(budget)}: {aim.why}{near}"
+        )
+    return min(fitting, key=lambda pair: (-pair[1].val_accuracy, pair[1].parameters, pair[1].epoch))
 
 
 def _rebuilt(module: nn.Module, data: Data, widths: dict[str, int], weights: dict[str, Any]) -> nn.Module:

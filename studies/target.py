@@ -12,6 +12,7 @@ import pandas as pd
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field, model_validator
+from torch import nn
 
 from sizer import cost
 from sizer.datasets import Data
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 SIZE = "size"
 """The sampler that looks for sizes."""
 
+KINDS = {"params": "parameters", "flops": "flops", "latency": "latency_ms"}
+"""Field of a target -> what it counts."""
+
 SETTLED = "settled"
 """What a study says of itself once no further trial is worth it: the target for which that holds."""
 _CERTAIN = 1.15
@@ -40,30 +44,45 @@ class Target(Strict):
     Attributes:
         params: Numbers of parameters.
         flops: FLOPs of a forward pass of one sample; instead of parameters.
+        latency: Milliseconds of a forward pass, timed by the worker that trained the network; instead of parameters.
+        batch: Samples of the pass that is timed.
         within: How much smaller a network may be, as a share.
         extend: By what factor the knob's range may be left where a budget lies beyond it; 1 keeps to it.
     """
 
     params: list[Annotated[int, Field(ge=1)]] = Field(default=[])
     flops: list[Annotated[int, Field(ge=1)]] = Field(default=[])
+    latency: list[Annotated[float, Field(gt=0)]] = Field(default=[])
+    batch: int = Field(default=1, ge=1)
     within: float = Field(default=WITHIN, gt=0, lt=1)
     extend: float = Field(default=1.0, ge=1)
 
     @model_validator(mode="after")
     def _one_kind(self) -> Target:
-        if bool(self.params) == bool(self.flops):
-            raise ValueError(f"must have params or flops, one of them, got params={self.params}, flops={self.flops}")
+        given = {kind: getattr(self, kind) for kind in KINDS if getattr(self, kind)}
+        if len(given) != 1:
+            got = ", ".join(f"{kind}={value}" for kind, value in given.items()) or "none"
+            raise ValueError(f"must have params, flops or latency, one of them, got {got}")
         return self
 
     @property
-    def cost(self) -> str:
-        """What is counted: `parameters` or `flops`, as epochs name it."""
-        return "parameters" if self.params else "flops"
+    def kind(self) -> str:
+        """Which of its fields has the budgets."""
+        return next(kind for kind in KINDS if getattr(self, kind))
 
     @property
-    def budgets(self) -> list[int]:
+    def cost(self) -> str:
+        """What is counted: `parameters` or `flops`, as epochs name it, or `latency_ms`, as trials do."""
+        return KINDS[self.kind]
+
+    @property
+    def budgets(self) -> list[float]:
         """The sizes, rising."""
-        return sorted(set(self.params or self.flops))
+        return sorted(set(getattr(self, self.kind)))
+
+    def told(self, size: float) -> str:
+        """A size as it is written."""
+        return f"{size:.3g} ms" if self.latency else f"{round(size):,}"
 
     def reach(self, bounds: Range) -> Range:
         """A knob's range, as far as it may be extended."""
@@ -81,7 +100,7 @@ class Sized:
 
     number: int
     knob: float
-    size: int
+    size: float
 
 
 @dataclass(frozen=True)
@@ -96,7 +115,7 @@ class Aim:
         hopeless: Whether no trial in the range would give one.
     """
 
-    budget: int
+    budget: float
     trial: Sized | None = None
     nearest: Sized | None = None
     why: str = ""
@@ -112,7 +131,7 @@ def sized(rows: Iterable[FrozenTrial], knob: str, target: Target) -> list[Sized]
     """The complete trials of a study as far as they say their size, in order."""
     attribute = target.attribute
     return [
-        Sized(row.number, float(row.params[knob]), int(row.user_attrs[attribute]))
+        Sized(row.number, float(row.params[knob]), row.user_attrs[attribute])
         for row in sorted(rows, key=lambda row: row.number)
         if row.state == TrialState.COMPLETE and knob in row.params and row.user_attrs.get(attribute)
     ]
@@ -135,7 +154,7 @@ def by_arm(spec: Mapping[str, Any], trials: pd.DataFrame, history: pd.DataFrame)
         knob = method_class(arm["method"]).knob
         if knob is None or knob.name not in arm or "stage" in arm or arm.get("sampler", SIZE) != SIZE:
             continue
-        own = last[last["arm"] == name]
+        own = (trials if target.latency else last).query("arm == @name").dropna(subset=[target.cost])
         sizes = [Sized(*row) for row in own[["number", "knob", target.cost]].itertuples(index=False, name=None)]
         found[name] = aims(target, knob.name, target.reach(Range(**arm[knob.name])), sizes)
     return found
@@ -153,7 +172,7 @@ def aims(target: Target, knob: str, bounds: Range, sized: Sequence[Sized]) -> li
     return [_aim(target, budget, knob, bounds, sized) for budget in target.budgets]
 
 
-def _aim(target: Target, budget: int, knob: str, bounds: Range, sized: Sequence[Sized]) -> Aim:
+def _aim(target: Target, budget: float, knob: str, bounds: Range, sized: Sequence[Sized]) -> Aim:
     if not sized:
         return Aim(budget, why="no trial has ended")
     fitting = [each for each in sized if (1 - target.within) * budget <= each.size <= budget]
@@ -167,7 +186,8 @@ def _aim(target: Target, budget: int, knob: str, bounds: Range, sized: Sequence[
         if beyond:
             far = max(abs(math.log(each.size / budget)) for each in beyond) > math.log(_CERTAIN)
             field = "high" if beyond is last else "low"
-            why = f"{knob} = {end:g}, the end of its range, still gives {beyond[-1].size:,}: {word} {field} or extend"
+            told = target.told(beyond[-1].size)
+            why = f"{knob} = {end:g}, the end of its range, still gives {told}: {word} {field} or extend"
             return Aim(budget, None, nearest, why, far or len(beyond) > 1)
     above = [each.knob for each in sized if each.size > budget]
     below = [each.knob for each in sized if each.size <= budget]
@@ -184,29 +204,46 @@ def check(plan: Plan, data: Data) -> None:
         InputError: One does not; the line names it and the size that it would have to be within.
     """
     wanted = plan.target
-    if wanted is None:
+    if wanted is None or wanted.latency:  # what a pass takes is known once it is timed where networks train
         return
 
-    def size(widths: list[int]) -> int:
-        module = plan.build(data.input_shape, data.outputs, widths)
-        if wanted.cost == "parameters":
-            return cost.parameters(module)
-        return int(cost.flops(module, (data.x_train[:1],))[0])
+    def size(widths: list[int]) -> float:
+        return size_of(plan.build(data.input_shape, data.outputs, widths), data, wanted)
 
     widths = list(plan.start_widths().values())
     # A width of 1 cannot be told from a dimension that is broadcast, in a network that has to be traced.
-    start, least = size(widths), size([min(width, 2) for width in widths])
-    name = "params" if wanted.params else "flops"
+    check_start(wanted, size(widths), f"target.{wanted.kind}")
+    least = size([min(width, 2) for width in widths])
+    for budget in wanted.budgets:
+        if budget < least:
+            raise InputError(
+                f"target.{wanted.kind}: {budget:,} is less than the smallest such network has, {least:,}: take another"
+                " network"
+            )
+
+
+def check_start(wanted: Target, start: float, name: str) -> None:
+    """Whether all budgets are smaller than what a network has before it is sized.
+
+    Raises:
+        InputError: One is not; the line begins with its name.
+    """
     for budget in wanted.budgets:
         if budget >= start:
             raise InputError(
-                f"target.{name}: {budget:,} is no less than the network has before it is sized, {start:,}: start from a"
-                " larger one, or train it as it is"
+                f"{name}: {wanted.told(budget)} is no less than the network has before it is sized,"
+                f" {wanted.told(start)}: start from a larger one, or train it as it is"
             )
-        if budget < least:
-            raise InputError(
-                f"target.{name}: {budget:,} is less than the smallest such network has, {least:,}: take another network"
-            )
+
+
+def size_of(module: nn.Module, data: Data, wanted: Target) -> float:
+    """What a network, plain and on the device it is timed on, has of what a target counts."""
+    if wanted.cost == "parameters":
+        return cost.parameters(module)
+    if wanted.cost == "flops":
+        return cost.flops(module, (data.x_train[:1],))[0]
+    device = next(module.parameters()).device
+    return 1000 * cost.latency(module, (data.x_val[: wanted.batch].to(device),), runs=100)
 
 
 def settled(connection: sa.Connection, spec: Mapping[str, Any], arms: Mapping[str, str]) -> set[str]:

@@ -26,6 +26,7 @@ from studies.alarm import Alarm, TimeUpError, time_up
 from studies.attempts import Attempt
 from studies.failures import failed
 from studies.luggage import Luggage, code_of, data_of
+from studies.target import Target, size_of
 
 SPLIT = "split"
 """The status of a trial that is to go on by itself."""
@@ -150,7 +151,8 @@ class _Pack:
 
         def end(run: Run | Exception) -> None:
             del self.names[member["trial_id"]]
-            self.rows.append({**name, **(_failed(run) if isinstance(run, Exception) else _ended(run))})
+            told = _failed(run) if isinstance(run, Exception) else _ended(run, member, data)
+            self.rows.append({**name, **told})
 
         return packs.Member(
             build=lambda: build(member, data, luggage), method=_method(member), seed=member["seed"],
@@ -177,8 +179,11 @@ def _failed(error: BaseException) -> dict[str, Any]:
     return {"status": status, "reason": reason, "traceback": "".join(traceback.format_exception(error))}
 
 
-def _ended(run: Run) -> dict[str, Any]:
-    return {"status": run.status, "reason": run.reason, "notes": run.net.notes}
+def _ended(run: Run, member: dict[str, Any], data: Data) -> dict[str, Any]:
+    said = {"status": run.status, "reason": run.reason, "notes": run.net.notes}
+    if member["timed"] is None:
+        return said
+    return {**said, "final_latency_ms": size_of(run.net.finish(), data, Target(**member["timed"]))}
 
 
 def _method(member: dict[str, Any]) -> Method:
@@ -254,4 +259,4 @@ def _fit(
         optimizer=member["optimizer"], precision=member["precision"], seed=member["seed"], device=device,
         folder=attempt.folder, on_epoch=report, settle=member["settle"], start=_start(member, attempt),
     )  # fmt: skip
-    return _ended(run)
+    return _ended(run, member, data)

@@ -282,7 +282,7 @@ class _Listener(Callback):
                 if row.get("status") == trainable.SPLIT:
                     driver.put_back(row["trial_id"])
                 elif "status" in row:
-                    said = {key: row.get(key) for key in ("device", "attempt", "traceback", "notes")}
+                    said = {key: value for key, value in row.items() if key not in {"trial_id", "status", "reason"}}
                     driver.end(row["trial_id"], row["status"], row["reason"], **said)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:

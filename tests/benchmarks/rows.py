@@ -89,12 +89,12 @@ _PATHS = tuple(
         Row(f"path-cost{tail}", "a path of 16 sizes / 8 trials: FLOPs",
             f"training FLOPs, {_CURVE.format(data, paths.EPOCHS)}",
             partial(paths.cost, data), most=0.5, unit="FLOP", pairs=5, warm=False),
-        Row(f"path-accuracy{tail}", "its test accuracy at equal size: difference",
+        Row(f"path-gain{tail}", "its test accuracy at equal size: difference",
             "percent of 10,000 test images, the mean over 16 sizes at which validation chooses; "
             + _CURVE.format(data, paths.EPOCHS),
             partial(paths.accuracy, data), least=0, value=minus, plain=True, unit="%", pairs=5, warm=False),
         Row(f"path-long{tail}", "the same, trials as long: difference",
-            f"as path-accuracy; {_CURVE.format(data, _LONG)}",
+            f"as path-gain; {_CURVE.format(data, _LONG)}",
             partial(paths.accuracy, data, _LONG), value=minus, plain=True, unit="%", pairs=5, warm=False),
     )
 )  # fmt: skip

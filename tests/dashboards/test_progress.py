@@ -73,7 +73,7 @@ def test_epochs_are_said_only_after_a_silence() -> None:
             progress.epoch("fixed", 0, epoch(number), 1000)
     said = lines_of(console)
     assert 9 <= len(said) <= 12
-    assert said[1].startswith("fixed trial 0: epoch 100 of 1000, validation 90.00 %")
+    assert said[1].startswith("fixed trial 0: epoch 100/1000, validation 90.00 %")
 
 
 def test_a_sweep_that_is_done_says_nothing_of_its_progress() -> None:

@@ -57,7 +57,8 @@ def test_without_a_budget_it_walks_through_all_sizes(tmp_path: Path) -> None:
     ("options", "says"),
     [
         (["--max-params", "much"], "--max-params must be a positive number such as 5000, 100k, 1.5M or 2G, got 'much'"),
-        (["--max-params", "9k", "--max-flops", "9k"], "give a number of parameters or of FLOPs, not both"),
+        (["--max-params", "9k", "--max-flops", "9k"], "give one limit, not 2: params and flops"),
+        (["--max-latency", "2 h"], "--max-latency must be a positive time such as 0.2ms, 150us or 1.5 (milliseconds)"),
         (
             ["--widths", "500", "--max-params", "9"],
             "target.params: 9 is less than the smallest such network has, 160: take another",

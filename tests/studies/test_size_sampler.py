@@ -112,3 +112,20 @@ def test_a_knob_that_gave_no_network_is_not_tried_again() -> None:
             trial, state=optuna.trial.TrialState.FAIL
         )
     assert len({round(math.log10(knob), 2) for knob in knobs}) == 8
+
+
+def test_a_knob_is_not_asked_again_whose_size_is_known() -> None:
+    """What one seed gave it gives again: sizes scatter from knob to knob, not from one try to the next."""
+    sampler, repeated = SizeSampler([10_000], seed=0), 0
+    for seed in range(10):
+        study, asked = optuna.create_study(sampler=sampler), set[int]()
+        for _ in range(10):
+            trial = study.ask()
+            knob = trial.suggest_float("lambda", LOW, 10 * HIGH, log=True)
+            place = round(math.log(knob) * 1000)
+            repeated += place in asked
+            asked.add(place)
+            scatter = np.random.default_rng([seed, abs(place)]).standard_normal()
+            trial.set_user_attr(SIZE, 800 * max(13, round(13 * (knob / 3e-2) ** -0.7 * math.exp(0.06 * scatter))))
+            study.tell(trial, 0.5)
+    assert repeated == 0

@@ -52,13 +52,24 @@ def test_flops_may_be_the_budget_and_the_same_seed_finds_the_same() -> None:
     assert list(one.history) == list(other.history)
 
 
+def test_under_a_latency_an_epoch_fits_that_is_no_larger_than_its_trial_s_last_network() -> None:
+    found = studies.size(module(), DATA, max_latency=1000.0, epochs=3, batch_size=64, trials=2, **RANGE)
+    fitting = [e for each in found.history.values() for e in each if e.parameters <= each[-1].parameters]
+    assert found.epoch.val_accuracy == max(epoch.val_accuracy for epoch in fitting)
+    assert len(fitting) < sum(map(len, found.history.values())), "networks shrink"
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({}, "give max_params or max_flops, one of them"),
-        ({"max_params": 10, "max_flops": 10}, "give max_params or max_flops, one of them"),
-        ({"max_params": 10**9}, "1,000,000,000 parameters are no less than the module has before it is sized, 4,510"),
-        ({"max_params": 200, "trials": 1, "high": 2e-4, "low": 1e-4}, "no network of 1 trials has at most 200"),
+        ({}, "give one limit, max_params, max_flops or max_latency, not 0"),
+        ({"max_params": 10, "max_flops": 10}, "give one limit, max_params, max_flops or max_latency, not 2"),
+        ({"max_params": 10**9}, "max_params: 1,000,000,000 is no less than the network has before it is sized, 4,510"),
+        (
+            {"max_params": 200, "trials": 1, "high": 2e-4, "low": 1e-4},
+            "no network of 1 trials is within max_params=200: ",
+        ),
+        ({"max_latency": 1e-6, "trials": 1}, "no network of 1 trials is within max_latency=1e-06 ms: "),
         ({"max_params": 200, "method": "fixed"}, "fixed sizes nothing: take one that does, such as shrinknets"),
         ({"max_params": 200, "method": "shrinkets"}, "unknown method 'shrinkets'"),
     ],
@@ -70,9 +81,9 @@ def test_what_cannot_be_is_said_in_one_line(values: dict[str, object], says: str
 
 
 def test_a_wish_makes_a_plan() -> None:
-    searched = sizing.plan("digits", "mlp", max_params=2000, method="shrinknets", epochs=3)
+    searched = sizing.plan("digits", "mlp", {"params": 2000}, method="shrinknets", epochs=3)
     assert (searched.name, searched.draws_by("shrinknets"), searched.trials) == ("size-digits-mlp", "size", 8)
-    walked = sizing.plan("digits", "mlp", method="auto-sizing", epochs=3, trials=5)
+    walked = sizing.plan("digits", "mlp", {}, method="auto-sizing", epochs=3, trials=5)
     assert (walked.name, walked.draws_by("auto-sizing"), walked.trials) == ("path-digits-mlp", "path", 5)
-    with pytest.raises(InputError, match="not both: 2,000 and 3,000"):
-        sizing.plan("digits", "mlp", max_params=2000, max_flops=3000, method="shrinknets", epochs=3)
+    with pytest.raises(InputError, match="give one limit, not 2: params and flops"):
+        sizing.plan("digits", "mlp", {"params": 2000, "flops": 3000}, method="shrinknets", epochs=3)

@@ -145,8 +145,9 @@ def test_baselines_and_arms_with_samplers_of_their_own_do_not_aim(bench: Bench) 
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"target": {}}, "target: must have params or flops, one of them, got params=[], flops=[]"),
-        ({"target": {"params": [9], "flops": [9]}}, "target: must have params or flops, one of them"),
+        ({"target": {}}, "target: must have params, flops or latency, one of them, got none"),
+        ({"target": {"params": [9], "flops": [9]}}, "flops or latency, one of them, got params=[9], flops=[9]"),
+        ({"target": {"latency": [0]}}, "target.latency.0: should be greater than 0, got 0"),
         ({"target": {"params": [0]}}, "target.params.0: should be greater than or equal to 1, got 0"),
         ({"target": {"params": [9], "extend": 0.5}}, "target.extend: should be greater than or equal to 1, got 0.5"),
         ({"arms": {"fixed": {"widths": {"low": 4, "high": 16}}}}, "target: no arm looks for sizes"),
@@ -176,6 +177,43 @@ def test_a_budget_outside_of_what_the_network_can_be_is_refused_before_anything_
         run(aimed(target=budget), tmp_path / "x.db", watch=Seen())
     assert says in str(caught.value)
     assert not (tmp_path / "x.db").exists()
+
+
+def test_a_latency_is_what_workers_say_and_chooses_networks(bench: Bench) -> None:
+    plan = aimed(target={"latency": [0.2, 50.0]}, trials=5)
+    driver = bench.start(plan)
+    while driver.left:
+        member = driver.next()
+        assert member is not None
+        assert member["timed"] == Target(latency=[0.2, 50.0]).model_dump()
+        took, last = 0.4 * (member["knob"] / 1e-3) ** -0.5, size_of(member["knob"])
+        for number, (accuracy, width) in enumerate([(0.9, 60), (0.7, last), (0.8, last)]):
+            driver.epoch(member["trial_id"], epoch(number + 1, accuracy, width))
+        driver.end(member["trial_id"], "complete", "", final_latency_ms=took)
+    quick, slow = driver.aims("shrinknets")
+    assert quick.trial is not None
+    assert 0.18 <= quick.trial.size <= 0.2
+    assert slow.why.endswith(" ms: lower low or extend")
+    spec, trials, history = (read(bench.database, "small") for read in (query.spec, query.trials, query.history))
+    assert target.by_arm(spec, trials, history) == {"shrinknets": [quick, slow]}
+
+    row = query.best(bench.database, "small", max_latency=0.2)
+    quickest = trials.loc[trials["latency_ms"].idxmin()]
+    assert (row["val_accuracy"], row["epoch"], row["trial_id"]) == (0.8, 3, quickest["trial_id"])
+    assert quickest["latency_ms"] <= 0.2
+    with pytest.raises(InputError, match=r"no network of small passes in 0.001 ms: the nearest is shrinknets trial"):
+        query.best(bench.database, "small", max_latency=0.001)
+
+
+@pytest.mark.alone
+@pytest.mark.usefixtures("ray_here")
+@pytest.mark.parametrize("pack", [1, 2])
+def test_workers_time_the_networks_that_they_have_trained(pack: int, tmp_path: Path) -> None:
+    plan = aimed(epochs=2, batch_size=64, trials=2, target={"latency": [1e-6], "batch": 4})
+    run(plan, tmp_path / "x.db", watch=Seen(), concurrency=1, pack=pack)
+    took = query.trials(tmp_path / "x.db", "small")["latency_ms"]
+    assert len(took) == 2
+    assert took.between(1e-3, 1e3).all()
 
 
 @pytest.mark.alone
