@@ -12,7 +12,23 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from dashboards import maintenance, sizing
-from dashboards.options import DB
+from dashboards.options import (
+    CONCURRENCY,
+    DB,
+    EPOCHS,
+    NAME,
+    PACK_HELP,
+    PLAN,
+    SCALE,
+    SEED,
+    SERVER,
+    STUDIED,
+    TARGET_FLOPS,
+    TARGET_LATENCY,
+    TARGET_PARAMS,
+    TRIAL_TIMEOUT,
+    TRIALS,
+)
 from sizer.errors import InputError, SizerError, unknown
 
 if TYPE_CHECKING:
@@ -47,30 +63,6 @@ app.command(
   sizer size --data fashion_mnist --network lenet --max-flops 500k --out small
   sizer size --data mine.npz --network mine:net --epochs 10"""
 )(sizing.size)
-SERVER = Annotated[
-    str | None,
-    typer.Option(
-        "--server", envvar="SIZER_SERVER", metavar="URL", help="Ask a `sizer dashboard` there; SIZER_TOKEN lets in."
-    ),
-]
-TRIAL_TIMEOUT = Annotated[
-    float | None, typer.Option(metavar="SECONDS", help="A trial that trains for longer, or hangs, fails.")
-]
-TARGET_PARAMS = Annotated[
-    str | None,
-    typer.Option(metavar="N,...", help="Sizing arms look for networks of just under so many parameters: 20k,50k."),
-]
-TARGET_FLOPS = Annotated[
-    str | None, typer.Option(metavar="N,...", help="The same for FLOPs of a sample's forward pass.")
-]
-TARGET_LATENCY = Annotated[
-    str | None, typer.Option(metavar="TIME,...", help="The same for a pass of one sample, on its worker: 0.2ms,150us.")
-]
-PACK_HELP = "Trials that a worker trains at once, as one program; auto times some steps and chooses."
-Name = Annotated[
-    str | None,
-    typer.Argument(metavar="[PLAN]", help="A plan's name in the database; may be left out if it is the only one."),
-]
 
 
 @app.command(
@@ -81,15 +73,15 @@ Name = Annotated[
   sizer sweep mine.toml --dry-run"""
 )
 def sweep(
-    plan: Annotated[str, typer.Argument(metavar="PLAN", help="A preset, PRESET/CELL, or a .toml file.")],
-    trials: Annotated[int | None, typer.Option(help="Trials of each arm, instead of the plan's.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of each trial, instead of the plan's.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of data split, draws and training.")] = None,
-    scale: Annotated[str, typer.Option(help="full, or a smaller scale that the plan has, such as small.")] = "full",
-    name: Annotated[str | None, typer.Option(help="Another name in the database.")] = None,
+    plan: PLAN,
+    trials: TRIALS = None,
+    epochs: EPOCHS = None,
+    seed: SEED = None,
+    scale: SCALE = "full",
+    name: NAME = None,
     cpus_per_trial: Annotated[float, typer.Option(help="CPUs (and threads) of a trial.")] = 1,
     gpus_per_trial: Annotated[float, typer.Option(help="Share of a GPU of a trial, such as 0.25.")] = 0,
-    concurrency: Annotated[int | None, typer.Option(help="Workers at once; as many as fit unless given.")] = None,
+    concurrency: CONCURRENCY = None,
     pack: Annotated[str, typer.Option(metavar="K|auto", help=PACK_HELP)] = "auto",
     target_params: TARGET_PARAMS = None,
     target_flops: TARGET_FLOPS = None,
@@ -115,8 +107,8 @@ def sweep(
 
     jobs.check_inside(db, files)
     target = commands.target_of(params=target_params, flops=target_flops, latency=target_latency)
-    overrides = {"trials": trials, "epochs": epochs, "seed": seed, "name": name}
-    plans = read_plan(plan, {**overrides, **target}, scale)
+    overrides = {"trials": trials, "epochs": epochs, "seed": seed, "name": name, **target}
+    plans = read_plan(plan, overrides, scale)
     for one in plans:
         if dry_run:
             commands.dry_run(one, cpus_per_trial)
@@ -147,19 +139,22 @@ def sweep(
 )
 def submit(
     context: typer.Context,
-    plan: Annotated[str, typer.Argument(metavar="PLAN", help="A preset, PRESET/CELL, or a .toml file.")],
+    plan: PLAN,
     address: Annotated[
         str | None, typer.Option(help="Where the Ray cluster takes jobs, http://HOST:8265; or --server.")
     ] = None,
-    trials: Annotated[int | None, typer.Option(help="Trials of each arm, instead of the plan's.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of each trial, instead of the plan's.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of data split, draws and training.")] = None,
-    scale: Annotated[str, typer.Option(help="full, or a smaller scale that the plan has, such as small.")] = "full",
-    name: Annotated[str | None, typer.Option(help="Another name in the database.")] = None,
+    trials: TRIALS = None,
+    epochs: EPOCHS = None,
+    seed: SEED = None,
+    scale: SCALE = "full",
+    name: NAME = None,
     cpus_per_trial: Annotated[float | None, typer.Option(help="CPUs (and threads) of a trial.")] = None,
     gpus_per_trial: Annotated[float | None, typer.Option(help="Share of a GPU of a trial, such as 0.25.")] = None,
-    concurrency: Annotated[int | None, typer.Option(help="Workers at once; as many as fit unless given.")] = None,
+    concurrency: CONCURRENCY = None,
     pack: Annotated[str | None, typer.Option(metavar="K|auto", help=PACK_HELP)] = None,
+    target_params: TARGET_PARAMS = None,
+    target_flops: TARGET_FLOPS = None,
+    target_latency: TARGET_LATENCY = None,
     timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Stop after so long.")] = None,
     trial_timeout: TRIAL_TIMEOUT = None,
     files: Annotated[
@@ -180,7 +175,8 @@ def submit(
     from dashboards import commands
     from studies.reading import read_plan
 
-    overrides = {"trials": trials, "epochs": epochs, "seed": seed, "name": name}
+    target = commands.target_of(params=target_params, flops=target_flops, latency=target_latency)
+    overrides = {"trials": trials, "epochs": epochs, "seed": seed, "name": name, **target}
     options = {
         "cpus-per-trial": cpus_per_trial, "gpus-per-trial": gpus_per_trial, "concurrency": concurrency,
         "pack": pack, "timeout": timeout, "trial-timeout": trial_timeout, "files": files,
@@ -196,7 +192,7 @@ def submit(
 @app.command()
 def status(
     context: typer.Context,
-    plan: Name = None,
+    plan: STUDIED = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until all is done or nobody runs it.")] = False,
     db: DB = "sizer.db",
     server: SERVER = None,
@@ -239,7 +235,7 @@ def stop(
 )
 def compare(
     context: typer.Context,
-    plan: Name = None,
+    plan: STUDIED = None,
     threshold: Annotated[
         float | None, typer.Option(help="Validation accuracy (percent; R² as it is) for 'epochs until'.")
     ] = None,
@@ -269,7 +265,7 @@ def compare(
 )
 def best(
     context: typer.Context,
-    plan: Name = None,
+    plan: STUDIED = None,
     arm: Annotated[str | None, typer.Option(help="Choose in this arm only.")] = None,
     max_params: Annotated[
         str | None, typer.Option(metavar="N", help="At most so many parameters: 5000, 100k, 1.5M.")
@@ -333,7 +329,7 @@ def retrain(
 @app.command()
 def report(
     context: typer.Context,
-    plan: Name = None,
+    plan: STUDIED = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where to.")] = Path("report.html"),
     db: DB = "sizer.db",
     server: SERVER = None,

@@ -24,7 +24,7 @@ from dashboards.starts import starts
 from sizer import Epoch, architecture
 from sizer.errors import InputError, unknown
 from studies import estimate, jobs, path, query, target
-from studies.compare import Comparison, compare, finished
+from studies.compare import Comparison, compare, dependent_arms, finished
 from studies.crossval import chi_square, over_folds
 from studies.database import open_database
 from studies.plan import Plan
@@ -302,8 +302,6 @@ def print_comparison(out: Console, source: Source, name: str, threshold: float |
     summed = rounds.summary(trials[trials["stage"] == ""], history, data["task"])
     if summed is not None:
         terminal.print_table(out, summed)
-    if lines := tables.dependent(tuple(path.walks(spec))):
-        terminal.print_lines(out, lines)
     if unequal := facts(spec).get("not equal"):
         terminal.print_lines(out, [f"the arms did not train alike: {unequal}"])
 
@@ -417,7 +415,15 @@ def _compared(
     for arm, each in target.by_arm(spec, trials, history).items():
         if all(aim.settled for aim in each):
             planned[arm] = 0
-    return compare(trials, history, task=data["task"], threshold=threshold, arms=arms, planned=planned)
+    return compare(
+        trials,
+        history,
+        task=data["task"],
+        threshold=threshold,
+        arms=arms,
+        planned=planned,
+        dependent=dependent_arms(spec),
+    )
 
 
 def _over_folds(trials: pd.DataFrame, spec: Mapping[str, Any], data: Mapping[str, Any]) -> list[tables.Table]:

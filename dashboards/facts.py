@@ -9,6 +9,7 @@ from dashboards import numbers, progress
 from sizer.methods import method_class
 from studies.path import walks
 from studies.pruning import pruner_of
+from studies.target import Target
 
 if TYPE_CHECKING:
     from studies.retrain import Retraining
@@ -39,9 +40,9 @@ def facts(spec: Mapping[str, Any], data: Mapping[str, Any] | None = None) -> dic
             if pruner := pruner_of(spec, name):
                 said[name] += f", pruned by {_pruner(pruner)}"
     if aimed := spec.get("target"):
-        what = "parameters" if aimed.get("params") else "FLOPs"
-        budgets = ", ".join(f"{size:,}" for size in aimed.get("params") or aimed["flops"])
-        said["target"] = f"networks of at most {budgets} {what}"
+        target = Target(**aimed)
+        what = {"params": " parameters", "flops": " FLOPs", "latency": f" a pass of {_number(target.batch, 'sample')}"}
+        said["target"] = f"networks of at most {', '.join(map(target.told, target.budgets))}{what[target.kind]}"
     if pruned := pruning(spec):
         said["pruning"] = pruned
     if unequal := differences(spec):

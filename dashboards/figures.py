@@ -6,6 +6,7 @@ Accuracies are drawn in percent, R^2 as it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from html import escape
 from typing import Any
@@ -59,11 +60,11 @@ def template(dark: bool = False) -> dict[str, Any]:
     }
 
 
-def boxes(trials: pd.DataFrame, task: str = "classification") -> go.Figure:
+def boxes(trials: pd.DataFrame, task: str = "classification", dependent: Collection[str] = ()) -> go.Figure:
     """Figure 2: test accuracy at the best validation epoch, a box an arm and every trial as a point.
 
     The box is the quartiles, its line the median; the whiskers go to the worst and the best trial. An open mark is a
-    trial that was pruned, where it then stood: it is in no box.
+    trial that was pruned, where it then stood: it is in no box. Arms whose trials depend on each other have none.
     """
     done, colour = finished(trials), colours(trials["arm"])
     pruned = with_network(trials[trials["state"] == "PRUNED"])
@@ -78,24 +79,10 @@ def boxes(trials: pd.DataFrame, task: str = "classification") -> go.Figure:
         if rows.empty:
             continue
         values = axis.place(rows["test_accuracy"])
-        percentiles = np.percentile(rows["test_accuracy"], [0, 25, 50, 75, 100])
-        low, lower, median, upper, high = axis.place(percentiles)
-        figure.add_trace(
-            go.Box(
-                orientation="h",
-                y=[place],
-                q1=[lower],
-                median=[median],
-                q3=[upper],
-                lowerfence=[low],
-                upperfence=[high],
-                width=0.62,
-                line={"color": colour[arm], "width": 2},
-                fillcolor=_faded(colour[arm], 0.18),
-                hoverinfo="skip",
-                showlegend=False,
+        if arm not in dependent:
+            figure.add_trace(
+                _box(place, axis.place(np.percentile(rows["test_accuracy"], [0, 25, 50, 75, 100])), colour[arm])
             )
-        )
         figure.add_trace(_points(arm, rows, values, _scattered(place, len(values)), colour, task))
     figure.update_layout(template=template(), height=110 + 78 * max(1, len(colour)), showlegend=False)
     figure.update_xaxes(axis.layout("Test"))
@@ -109,29 +96,49 @@ def boxes(trials: pd.DataFrame, task: str = "classification") -> go.Figure:
     return figure
 
 
+def _box(place: int, percentiles: Sequence[float], colour: str) -> go.Box:
+    """A box at a place, of the least value, the quartiles and the greatest, as they lie on the axis."""
+    low, lower, median, upper, high = percentiles
+    return go.Box(
+        orientation="h",
+        y=[place],
+        q1=[lower],
+        median=[median],
+        q3=[upper],
+        lowerfence=[low],
+        upperfence=[high],
+        width=0.62,
+        line={"color": colour, "width": 2},
+        fillcolor=_faded(colour, 0.18),
+        hoverinfo="skip",
+        showlegend=False,
+    )
+
+
 def expected_best(comparison: Comparison, against: str = "trials") -> go.Figure:
     """Expected test accuracy of the trial that validation chooses among n, against "trials" or training "flops"."""
     begun = [arm for arm in comparison.arms if arm.begun]
     colour = colours(arm.name for arm in begun)
-    axis = ScoreAxis.of((value for arm in begun for value in arm.expected), comparison.task)
+    axis = ScoreAxis.of((value for arm in begun for value in arm.expected if math.isfinite(value)), comparison.task)
     figure = go.Figure()
     for place, arm in enumerate(begun):
         if not arm.expected or (against == "flops" and not arm.cost):
             continue
-        trials = np.arange(1, len(arm.expected) + 1)
+        known = [(n, value) for n, value in enumerate(arm.expected, start=1) if math.isfinite(value)]
+        trials, values = np.array([n for n, _ in known]), [value for _, value in known]
         costs = trials * (arm.cost or 0.0)
         figure.add_trace(
             go.Scatter(
                 name=escape(arm.name),
                 x=(costs if against == "flops" else trials).tolist(),
-                y=axis.place(arm.expected),
+                y=axis.place(values),
                 mode="lines+markers",
                 line={"color": colour[arm.name], "width": 2},
                 marker={**_marker(place, colour[arm.name]), "maxdisplayed": 15},
                 text=[
                     f"<b>{escape(arm.name)}</b><br>best of {n}: {numbers.score(value, comparison.task)}<br>"
                     f"training: {numbers.si(cost, 'FLOP')}"
-                    for n, value, cost in zip(trials, arm.expected, costs, strict=True)
+                    for n, value, cost in zip(trials, values, costs, strict=True)
                 ],
                 hoverinfo="text",
             )

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from studies.target import Target
+
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
 LONGEST = 255
 _OPTUNA = "Optuna's: COMPLETE, FAIL, RUNNING, WAITING or PRUNED"
@@ -170,6 +172,7 @@ class Overrides(BaseModel):
     epochs: int | None = Field(default=None, ge=1, description="Epochs of each trial.")
     seed: int | None = Field(default=None, ge=0, lt=2**31, description="Seed of data split, draws and training.")
     name: str | None = Field(default=None, pattern=NAME, max_length=LONGEST, description="Another name.")
+    target: Target | None = Field(default=None, description="Sizes that sizing arms look for.")
 
 
 class Submission(BaseModel):

@@ -22,3 +22,34 @@ DB = Annotated[
         "--db", envvar="SIZER_DB", metavar="FILE|URL", help="SQLite file or SQLAlchemy URL.", callback=_no_password
     ),
 ]
+SERVER = Annotated[
+    str | None,
+    typer.Option(
+        "--server", envvar="SIZER_SERVER", metavar="URL", help="Ask a `sizer dashboard` there; SIZER_TOKEN lets in."
+    ),
+]
+TRIAL_TIMEOUT = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="A trial that trains for longer, or hangs, fails.")
+]
+TARGET_PARAMS = Annotated[
+    str | None,
+    typer.Option(metavar="N,...", help="Sizing arms look for networks of just under so many parameters: 20k,50k."),
+]
+TARGET_FLOPS = Annotated[
+    str | None, typer.Option(metavar="N,...", help="The same for FLOPs of a sample's forward pass.")
+]
+TARGET_LATENCY = Annotated[
+    str | None, typer.Option(metavar="TIME,...", help="The same for a pass of one sample, on its worker: 0.2ms,150us.")
+]
+PACK_HELP = "Trials that a worker trains at once, as one program; auto times some steps and chooses."
+STUDIED = Annotated[
+    str | None,
+    typer.Argument(metavar="[PLAN]", help="A plan's name in the database; may be left out if it is the only one."),
+]
+PLAN = Annotated[str, typer.Argument(metavar="PLAN", help="A preset, PRESET/CELL, or a .toml file.")]
+TRIALS = Annotated[int | None, typer.Option(help="Trials of each arm, instead of the plan's.")]
+EPOCHS = Annotated[int | None, typer.Option(help="Epochs of each trial, instead of the plan's.")]
+SEED = Annotated[int | None, typer.Option(help="Seed of data split, draws and training.")]
+SCALE = Annotated[str, typer.Option(help="full, or a smaller scale that the plan has, such as small.")]
+NAME = Annotated[str | None, typer.Option(help="Another name in the database.")]
+CONCURRENCY = Annotated[int | None, typer.Option(help="Workers at once; as many as fit unless given.")]

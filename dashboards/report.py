@@ -78,9 +78,9 @@ def render(
     colours = figures.colours(trials["arm"])
     sizing = [arm for arm in comparison.arms if arm.sizes and arm.finished]
     plots: dict[str, go.Figure] = {}
-    body = [_head(name, description, facts or {}), _findings(comparison, tables.dependent(tuple(walks)))]
+    body = [_head(name, description, facts or {}), _findings(comparison)]
     if any(arm.finished for arm in comparison.arms):
-        plots["boxes"] = figures.boxes(trials, task)
+        plots["boxes"] = figures.boxes(trials, task, [arm.name for arm in comparison.arms if arm.dependent])
         plots["expected-trials"] = figures.expected_best(comparison, "trials")
         plots["expected-flops"] = figures.expected_best(comparison, "flops")
         counted = spec["target"].get("params", []) if spec and wanted else []
@@ -137,9 +137,8 @@ def _head(name: str, description: str, facts: Mapping[str, str]) -> str:
     return f'<h1>{escape(name)}</h1>\n<p class="quiet">{escape(description)}</p>' + (f"<dl>{said}</dl>" if said else "")
 
 
-def _findings(comparison: Comparison, more: Sequence[str]) -> str:
-    lines = [*tables.findings(comparison), *more]
-    return f"<section><h2>What came out</h2>{bullets(lines)}</section>"
+def _findings(comparison: Comparison) -> str:
+    return f"<section><h2>What came out</h2>{bullets(tables.findings(comparison))}</section>"
 
 
 def _folds(folds: Sequence[tables.Table], colours: Mapping[str, str]) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dashboards.options import DB
+from dashboards.options import DB, NAME, SEED
 from sizer.errors import InputError
 
 
@@ -27,8 +27,8 @@ def size(
     method: Annotated[str, typer.Option(help="How the network is sized.")] = "shrinknets",
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of a trial, or of a path's first step.")] = 20,
     trials: Annotated[int | None, typer.Option(min=1, help="Trials at most (8), or steps of a path (16).")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of data split, draws and training.")] = None,
-    name: Annotated[str | None, typer.Option(help="Another name in the database.")] = None,
+    seed: SEED = None,
+    name: NAME = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the network goes, with its report.")] = Path(
         "sized"
     ),

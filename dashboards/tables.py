@@ -175,18 +175,9 @@ def retrained(results: Sequence[Trained], task: str) -> Table:
     )
 
 
-def dependent(walks: Sequence[str]) -> list[str]:
-    """What must be known of arms whose trials are the steps of a path, before their figures are read."""
-    return [
-        f"{arm}: its trials are the steps of a path, each from the one before, so its medians, spread, expected best"
-        " and tests are not those of independent trials"
-        for arm in walks
-    ]
-
-
 def findings(comparison: Comparison) -> list[str]:
     """The comparison in plain sentences, then the notes on what did not count."""
-    spreads = [arm for arm in comparison.arms if arm.finished > 2 and not arm.pruned]
+    spreads = [arm for arm in comparison.arms if arm.finished > 2 and not (arm.pruned or arm.dependent)]
     lines = [pair.sentence for pair in comparison.pairs]
     lines += [_reach(reach, comparison.task) for reach in comparison.reaches]
     if comparison.spread_p is not None:

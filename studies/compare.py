@@ -9,6 +9,9 @@ against others. It is compared by its expected best of n, where n counts every t
 what it was trained for and counts with what it had reached, but is chosen only where none was trained to its end, as
 its weights are not kept. A sweep of n trials alone might have pruned others, so that of such an arm this is exact for
 all its trials, and an estimate for fewer.
+
+Trials that depend on each other, such as the steps of a path, are described, but not tested either. What validation
+chooses among all of them stands as their expected best, once, at what all of them cost.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from scipy import stats
 
 from sizer.methods import method_class
 from studies.distributions import Floats, expected_best, median_interval, spread_test
+from studies.path import walks
+from studies.target import searching
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,8 @@ class Arm:
     `best`, `worst` and `spread` (the interquartile range) are of the finished trials' test accuracy. `chosen` is that
     of the one with the best validation accuracy. `parameters`, `units`, `training_flops` and `seconds` are their
     medians. `expected[n - 1]` is the expected best of n trials, finished or pruned. `cost` is training FLOPs for each
-    of these, with what failed trials used shared among them. Half of the finished trials reached the comparison's
+    of these, with what failed trials used shared among them. `dependent` says how trials depend on each other, if they
+    do: then `expected` has NaN but for all of them. Half of the finished trials reached the comparison's
     threshold by `half_epoch`, `reached` is the share that ever did.
     """
 
@@ -62,6 +68,7 @@ class Arm:
     training_flops: float | None
     seconds: float | None
     cost: float | None
+    dependent: str
     expected: tuple[float, ...]
     half_epoch: int | None
     reached: float | None
@@ -145,6 +152,7 @@ def compare(
     threshold: float | None = None,
     arms: Mapping[str, str] | None = None,
     planned: Mapping[str, int] | None = None,
+    dependent: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Compares the arms of one evaluation.
 
@@ -156,6 +164,7 @@ def compare(
             best validation accuracy, which half of the trials of every arm reach.
         arms: arm -> method of the plan, in its order; an arm without a trial so far is said to have none.
         planned: arm -> its trials in the plan; those that have no row yet count as not ended.
+        dependent: arm -> how its trials depend on each other, as `dependent_arms` gives it; others' do not.
     """
     methods = {**(arms or {}), **dict(zip(trials["arm"], trials["method"], strict=True))}
     groups = {name: trials[trials["arm"] == name] for name in methods}
@@ -165,12 +174,23 @@ def compare(
         threshold = min(medians) if medians else None
     epochs = {str(name): group for name, group in history.groupby("arm", sort=False)}
     described = tuple(
-        _arm(name, method, (planned or {}).get(name, 0), groups[name], done[name], epochs.get(name), threshold)
+        _arm(
+            name,
+            method,
+            (planned or {}).get(name, 0),
+            groups[name],
+            done[name],
+            epochs.get(name),
+            threshold,
+            (dependent or {}).get(name, ""),
+        )
         for name, method in methods.items()
     )
     usable = [arm for arm in described if len(arm.expected) > 1]
     scores = {
-        arm.name: _sorted(done[arm.name], "test_accuracy") for arm in usable if arm.finished > 1 and not arm.pruned
+        arm.name: _sorted(done[arm.name], "test_accuracy")
+        for arm in usable
+        if arm.finished > 1 and not arm.pruned and not arm.dependent
     }
     sizing = [arm for arm in usable if arm.sizes]
     baselines = [arm for arm in usable if not arm.sizes]
@@ -188,6 +208,12 @@ def compare(
         reaches=_reaches(sizing, baselines),
         notes=_notes(described),
     )
+
+
+def dependent_arms(spec: Mapping[str, Any]) -> dict[str, str]:
+    """Arm -> how its trials depend on each other, of a plan as `studies.plan.Plan.spec` gives it."""
+    steps = dict.fromkeys(walks(spec), "are the steps of a path, each from where the one before was")
+    return steps | dict.fromkeys(searching(spec), "look for sizes, each by what the ones before had, with one seed")
 
 
 def finished(trials: pd.DataFrame) -> pd.DataFrame:
@@ -213,12 +239,15 @@ def _arm(
     done: pd.DataFrame,
     epochs: pd.DataFrame | None,
     threshold: float | None,
+    dependent: str,
 ) -> Arm:
     ended, cut = rows["state"].isin(["COMPLETE", "PRUNED", "FAIL"]), rows["state"] == "PRUNED"
     dropped = rows[ended & ~cut & ~rows.index.isin(done.index)]
     test = _sorted(done, "test_accuracy")
     counted = [ranked(done), ranked(with_network(rows[cut]))] if len(done) else [done]
     expected = expected_best(np.concatenate([each["test_accuracy"].to_numpy(dtype=np.float64) for each in counted]))
+    if dependent:
+        expected[:-1] = np.nan
     spent = float(rows.loc[ended, "training_flops"].fillna(0).sum())
     half_epoch, reached = _epochs_to(threshold, done, epochs)
     lower, median, upper = np.percentile(test, [25, 50, 75]).tolist() if len(test) else (None, None, None)
@@ -246,6 +275,7 @@ def _arm(
         training_flops=_median(done, "training_flops"),
         seconds=_median(done, "seconds"),
         cost=spent / len(expected) if len(expected) else None,
+        dependent=dependent,
         expected=tuple(expected.tolist()),
         half_epoch=half_epoch,
         reached=reached,
@@ -327,11 +357,16 @@ def _notes(arms: Sequence[Arm]) -> tuple[str, ...]:
                 " distribution are a selection and no test is made with them; expected best of n counts all, and what"
                 " they cost"
             )
+        if arm.dependent:
+            notes.append(
+                f"{arm.name}: its trials {arm.dependent}: no test is made with them, and their expected best is that of"
+                " all together, at what they cost"
+            )
         if arm.failed:
             notes.append(f"{arm.name}: {arm.failed} of {arm.trials} trials gave no network; they do not count")
     if not any(arm.sizes for arm in arms) or all(arm.sizes for arm in arms):
         notes.append("a sizing arm and a baseline arm are needed for a comparison of the two")
-    elif few := [arm.name for arm in arms if 1 < arm.finished < FEW and not arm.pruned]:
+    elif few := [arm.name for arm in arms if 1 < arm.finished < FEW and not (arm.pruned or arm.dependent)]:
         notes.append(f"fewer than {FEW} finished trials ({', '.join(few)}): the 95 % intervals are too narrow")
     return tuple(notes)
 

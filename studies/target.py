@@ -20,6 +20,7 @@ from sizer.errors import InputError
 from sizer.methods import method_class
 from studies import tables
 from studies.arms import Range
+from studies.path import walks
 from studies.size_sampler import WITHIN
 from studies.strict import Strict
 
@@ -137,6 +138,20 @@ def sized(rows: Iterable[FrozenTrial], knob: str, target: Target) -> list[Sized]
     ]
 
 
+def searching(spec: Mapping[str, Any]) -> list[str]:
+    """The arms that look for sizes: of a plan as `studies.plan.Plan.spec` gives it."""
+    usual = SIZE if spec.get("target") else spec.get("sampler")
+    walking = walks(spec)
+    return [
+        name
+        for name, arm in spec["arms"].items()
+        if method_class(arm["method"]).sizes
+        and "stage" not in arm
+        and name not in walking
+        and arm.get("sampler", usual) == SIZE
+    ]
+
+
 def by_arm(spec: Mapping[str, Any], trials: pd.DataFrame, history: pd.DataFrame) -> dict[str, list[Aim]]:
     """How far the arms of an evaluation are that look for sizes.
 
@@ -150,10 +165,10 @@ def by_arm(spec: Mapping[str, Any], trials: pd.DataFrame, history: pd.DataFrame)
     ended = history[history["trial_id"].isin(trials.loc[trials["state"] == "COMPLETE", "trial_id"])]
     last = ended.loc[ended.groupby("trial_id")["epoch"].idxmax()].sort_values("number")
     found: dict[str, list[Aim]] = {}
-    for name, arm in spec["arms"].items():
+    for name in searching(spec):
+        arm = spec["arms"][name]
         knob = method_class(arm["method"]).knob
-        if knob is None or knob.name not in arm or "stage" in arm or arm.get("sampler", SIZE) != SIZE:
-            continue
+        assert knob is not None
         own = (trials if target.latency else last).query("arm == @name").dropna(subset=[target.cost])
         sizes = [Sized(*row) for row in own[["number", "knob", target.cost]].itertuples(index=False, name=None)]
         found[name] = aims(target, knob.name, target.reach(Range(**arm[knob.name])), sizes)

@@ -19,15 +19,15 @@ Sizer = Callable[..., tuple[int, str, str]]
 
 COMMANDS = {
     "sweep": "PLAN --trials --epochs --seed --scale --name --cpus-per-trial --gpus-per-trial --concurrency --pack"
-    " --target-params --target-flops --address --timeout --trial-timeout --files --dry-run --db",
-    "size": "--data --network --max-params --max-flops --widths --method --epochs --trials --seed --name --out"
-    " --cpus-per-trial --gpus-per-trial --db",
+    " --target-params --target-flops --target-latency --address --timeout --trial-timeout --files --dry-run --db",
+    "size": "--data --network --max-params --max-flops --max-latency --widths --method --epochs --trials --seed --name"
+    " --out --cpus-per-trial --gpus-per-trial --db",
     "submit": "PLAN --address --trials --epochs --seed --scale --name --cpus-per-trial --gpus-per-trial --concurrency"
-    " --pack --timeout --trial-timeout --files --db --server",
+    " --pack --target-params --target-flops --target-latency --timeout --trial-timeout --files --db --server",
     "status": "PLAN --follow --db --server",
     "stop": "PLAN --wait --db --server",
     "compare": "PLAN --threshold --db --server",
-    "best": "PLAN --arm --max-params --max-flops --out --db --server",
+    "best": "PLAN --arm --max-params --max-flops --max-latency --out --db --server",
     "retrain": "FOLDER --data --epochs --seeds --from-scratch --learning-rate --batch-size --optimizer --out",
     "report": "PLAN --out --db --server",
     "dashboard": "--host --port --writable --read-token-file --write-token-file --allowed-host --jobs --db",

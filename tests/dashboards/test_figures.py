@@ -75,6 +75,15 @@ def test_the_cost_of_the_expected_best_is_counted_in_flops() -> None:
     assert list(drawn.y) == pytest.approx([100 * value for value in arm.expected])
 
 
+def test_trials_that_depend_on_each_other_have_no_box_and_one_expected_best() -> None:
+    trials, history = evaluation(trials=6)
+    comparison = compare(trials, history, dependent={"shrinknets": "are the steps of a path"})
+    assert len(points(figures.expected_best(comparison, "flops"))["shrinknets"].x) == 1
+    boxes = [len([t for t in figures.boxes(trials, dependent=arms).data if t.type == "box"])
+             for arms in ([], ["shrinknets"])]  # fmt: skip
+    assert boxes[0] - boxes[1] == 1
+
+
 def test_hovering_a_trial_tells_its_widths_and_its_knob() -> None:
     trials, _ = evaluation(trials=3)
     row = trials.iloc[0]

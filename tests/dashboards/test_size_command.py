@@ -50,7 +50,7 @@ def test_without_a_budget_it_walks_through_all_sizes(tmp_path: Path) -> None:
     assert sizer.load(tmp_path / "net") is not None
     report = (tmp_path / "net" / "report.html").read_text()
     assert "joined as they were walked" in report
-    assert "are not those of independent trials" in report
+    assert "are the steps of a path" in report
 
 
 @pytest.mark.parametrize(

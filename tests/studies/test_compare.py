@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from studies.compare import Comparison, compare, ranked
+from studies.compare import Comparison, compare, dependent_arms, ranked
 from studies.distributions import expected_best, median_interval, spread_test
 from tests.frames import evaluation, without_result
 
@@ -60,6 +60,34 @@ def test_expected_best_chooses_by_validation_and_reports_test() -> None:
     assert arm.best == 0.95
     assert arm.chosen == 0.50
     assert arm.expected == pytest.approx((0.725, 0.50))
+
+
+def test_trials_that_depend_on_each_other_are_tested_against_none_and_count_together() -> None:
+    """Their expected best is what validation chooses among all, at what all cost; from there an arm is reached."""
+    walked = trials_of("shrinknets", [(0.99 - at / 100, 0.97 - at / 100, 10) for at in range(6)])
+    trials = pd.concat([walked, trials_of("fixed", [(0.9 + at / 100, 0.9, 100) for at in range(6)], first_id=100)])
+    found = compare(trials, NO_EPOCHS, dependent={"shrinknets": "are the steps of a path"})
+    arm = found.arms[0]
+    assert np.isnan(arm.expected[:-1]).all()
+    assert (arm.expected[-1], arm.chosen, arm.cost) == (0.97, 0.97, 100)
+    assert (found.pairs, found.spread_p) == ((), None)
+    assert (found.reaches[0].trials, found.reaches[0].flops) == (6, 600)
+    assert any(note.startswith("shrinknets: its trials are the steps of a path: no test") for note in found.notes)
+    assert compare(trials, NO_EPOCHS).pairs
+
+
+def test_steps_of_a_path_and_trials_that_look_for_sizes_depend_on_each_other() -> None:
+    knob = {"low": 1e-4, "high": 1e-2}
+    arms = {
+        "walks": {"method": "shrinknets", "lambda": knob, "schedule": {"name": "path"}},
+        "looks": {"method": "shrinknets", "lambda": knob},
+        "fills": {"method": "auto-sizing", "lambda": knob, "sampler": "size"},
+        "draws": {"method": "shrinknets", "lambda": knob, "sampler": "tpe"},
+        "fixed": {"method": "fixed"},
+    }
+    target = {"params": [1000]}
+    assert list(dependent_arms({"arms": arms, "target": target, "sampler": "random"})) == ["walks", "looks", "fills"]
+    assert list(dependent_arms({"arms": arms, "sampler": "random"})) == ["walks", "fills"]
 
 
 def test_equal_validation_goes_to_the_smaller_network_and_then_to_the_earlier_trial() -> None:
