@@ -64,6 +64,7 @@ class Net:
         epochs: how many epochs are planned, if known: methods divide them into phases.
         steps_per_epoch: if known from the start, ramps begin at once; else it is learned from the first epoch.
         settle: in the last so many of the planned epochs the method does nothing: widths stay, and no penalty acts.
+        enough: whether the network is small enough; from then on the method does nothing either. Asked once a resize.
         epoch, steps, resizes: the current epoch from 1 (0 before training), and how many optimiser steps and changes of
             width there were so far.
         collapsed: names of layers that would have lost their last unit; one unit of each was kept.
@@ -85,6 +86,8 @@ class Net:
         self.epochs: int | None = None
         self.steps_per_epoch: int | None = None
         self.settle = 0
+        self.enough: Callable[[], bool] | None = None
+        self._asked: tuple[int, bool] | None = None
         self.epoch = 0
         self.steps = 0
         self.resizes = 0
@@ -193,8 +196,14 @@ class Net:
 
     @property
     def settling(self) -> bool:
-        """Whether the current epoch is one of the last ones, in which the method does nothing."""
-        return self.epochs is not None and self.epoch > self.epochs - self.settle
+        """Whether the method does nothing now: the epoch is one of the last ones, or the network is small enough."""
+        if self.epochs is not None and self.epoch > self.epochs - self.settle:
+            return True
+        if self.enough is None:
+            return False
+        if self._asked is None or self._asked[0] != self.resizes:
+            self._asked = self.resizes, self.enough()
+        return self._asked[1]
 
     def after_step(self) -> None:
         """To be called after each ``optimizer.step()``."""

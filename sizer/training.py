@@ -51,6 +51,8 @@ def fit(
     round_to: int = 1,
     start: Path | None = None,
     settle: int = 0,
+    max_params: int | None = None,
+    max_flops: int | None = None,
     progress: bool = False,
 ) -> Run:
     """Trains ``module`` on ``data`` while ``method`` sizes it.
@@ -99,6 +101,8 @@ def fit(
         start: another run's ``state.safetensors``, of such a network under this method: its weights, widths and
             optimiser state are what this run begins with. Epochs are counted anew.
         settle: in the last so many of the epochs the method does nothing: widths stay, and no penalty acts.
+        max_params, max_flops: once the network has no more parameters, or FLOPs of a sample's forward pass, the method
+            does nothing any more; of methods that remove units alone.
         progress: shows a bar on stderr.
 
     Raises:
@@ -111,6 +115,8 @@ def fit(
         ("seed", seed, 0),
         ("accumulate", accumulate, 1),
         ("patience", patience, 1),
+        ("max_params", max_params, 1),
+        ("max_flops", max_flops, 1),
     ):
         if value is not None and value < least:
             raise InputError(f"{name} must be at least {least}, got {value}")
@@ -124,8 +130,10 @@ def fit(
             raise InputError(f"{name} must be a callable, got {given!r}")
     if knob is not None and method.knob is None:
         raise InputError(f"{method.name} has no knob to change while training; leave knob out")
-    if not 0 <= settle < epochs:
-        raise InputError(f"settle must be from 0 to {epochs - 1}, fewer than the epochs, got {settle}")
+    if not 0 <= settle <= epochs:
+        raise InputError(f"settle must be from 0 to {epochs}, the epochs, got {settle}")
+    if (max_params or max_flops) and (method.grows or not method.sizes):
+        raise InputError(f"max_params and max_flops end removal, but {method.name} removes nothing: leave them out")
     device = torch.device(device)
     with random_states(device):
         seed_all(seed, 0)
@@ -135,6 +143,7 @@ def fit(
             device=device, ignore=ignore, folder=folder, on_epoch=on_epoch, loss=loss, metric=metric,
             weight_decay=weight_decay, schedule=schedule, knob=knob, augment=augment, clip=clip, accumulate=accumulate,
             precision=precision, patience=patience, round_to=round_to, start=start, settle=settle,
+            max_params=max_params, max_flops=max_flops,
         )  # fmt: skip
         return training.run(progress)
 
@@ -170,6 +179,8 @@ def made(
     round_to: int = 1,
     start: Path | None = None,
     settle: int = 0,
+    max_params: int | None = None,
+    max_flops: int | None = None,
 ) -> Training:
     """A training as ``fit`` makes it, of arguments that are in range; it draws from the global random states.
 
@@ -195,8 +206,13 @@ def made(
     batches = parts["train"].batches
     net.steps_per_epoch = None if batches is None else math.ceil(batches / accumulate)
     decay = method.weight_decay + weight_decay
+    passes = Passes(net, forward, objective, augment, accumulate)
+    if max_params or max_flops:
+        net.enough = lambda: (
+            cost.parameters(module) <= (max_params or math.inf) and passes.flops()[0] <= (max_flops or math.inf)
+        )
     return Training(
-        net, parts, Passes(net, forward, objective, augment, accumulate),
+        net, parts, passes,
         lambda: Stepper(net, optimizer, learning_rate, decay, schedule, clip, epochs),
         seed=seed, folder=folder, on_epoch=on_epoch, knob=knob, patience=patience, start=start,
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -108,7 +109,37 @@ def test_in_the_last_epochs_widths_stay_and_no_penalty_acts(method: str, data: D
     assert (run.net.penalty().item() > 0) == (method == "auto-sizing")  # the others' penalties are proximal steps
 
 
-@pytest.mark.parametrize("settle", [-1, 2])
-def test_not_all_epochs_can_settle(settle: int, data: Data) -> None:
-    with pytest.raises(InputError, match="settle must be from 0 to 1, fewer than the epochs, got"):
+@pytest.mark.parametrize("settle", [-1, 3])
+def test_no_more_than_all_epochs_can_settle(settle: int, data: Data) -> None:
+    with pytest.raises(InputError, match="settle must be from 0 to 2, the epochs, got"):
         sizer.fit(module(data), data, create("fixed"), epochs=2, settle=settle)
+
+
+@pytest.mark.parametrize("limit", [{"max_params": 2000}, {"max_flops": 3900}])
+@pytest.mark.parametrize("method", ["shrinknets", "group-sparsity"])
+def test_a_network_that_is_small_enough_stays_as_it_is(
+    method: str, limit: dict[str, int], data: Data, tmp_path: Path
+) -> None:
+    """The last removal before that may take several units; from then on nothing is removed, in later epochs neither."""
+
+    def fit(**more: Any) -> sizer.Run:
+        knob = {"shrinknets": 3e-2, "group-sparsity": 1e-1}[method]
+        return sizer.fit(module(data), data, create(method, knob), epochs=8, batch_size=32, **more)
+
+    def size(epoch: sizer.Epoch) -> int:
+        return epoch.parameters if "max_params" in limit else epoch.flops
+
+    (most,), run = limit.values(), fit(**limit, folder=tmp_path / "run")
+    sizes = [size(epoch) for epoch in run.history]
+    assert size(fit().history[-1]) < 0.9 * most
+    assert 0.9 * most < sizes[-1] <= most
+    assert sizes[0] > most
+    assert len({size for size in sizes if size <= most}) == 1
+    assert run.net.settling
+    assert fit(**limit, folder=tmp_path / "run").net.settling, "a run that goes on sees it, too"
+
+
+@pytest.mark.parametrize("method", ["auto-sizing", "fixed"])
+def test_what_does_not_shrink_has_no_size_to_stop_at(method: str, data: Data) -> None:
+    with pytest.raises(InputError, match=f"but {method} removes nothing: leave them out"):
+        sizer.fit(module(data), data, create(method, METHODS.get(method)), epochs=2, max_params=100)
