@@ -126,6 +126,7 @@ class Trial(Sized):
     seed: int | None
     units: int | None = Field(description="The sum of the widths.")
     epochs: int | None = Field(description="Epochs written.")
+    tunes: int | None = Field(description="The number of the step of a path that it tunes; null of all others.")
     latency_ms: float | None = Field(description="Of the last network, where a target is a latency.")
     device: str
     notes: dict[str, Any] = Field(description="What the method noted, such as its rounds.")

@@ -25,8 +25,8 @@ def size(
     ] = None,
     widths: Annotated[str | None, typer.Option(metavar="N,...", help="The widths to start from, as 500,300.")] = None,
     method: Annotated[str, typer.Option(help="How the network is sized.")] = "shrinknets",
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of a trial, or of a path's first step.")] = 20,
-    trials: Annotated[int | None, typer.Option(min=1, help="Trials at most (8), or steps of a path (16).")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the network that fits, or of a trial.")] = 20,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials at most.")] = None,
     seed: SEED = None,
     name: NAME = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the network goes, with its report.")] = Path(
@@ -38,7 +38,8 @@ def size(
 ) -> None:
     """Finds a network of the size that you ask for.
 
-    Under a budget: searches the knob until a network is at most a tenth smaller. Without: a walk through all sizes.
+    Under a budget: one run whose network shrinks until it fits, and is tuned then (for a latency: a search for the
+    knob). Without a budget: a walk through all sizes.
 
     The best network by validation accuracy goes to a folder, with a report. The same command goes on where it was.
     """

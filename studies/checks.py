@@ -68,7 +68,7 @@ def check(plan: Plan) -> None:
             _check_sizing(where, arm, plan)
         else:
             _check_baseline(where, arm, plan, sampler)
-    if plan.target is not None and not any(plan.draws_by(name) == "size" for name in plan.arms):
+    if plan.target is not None and not any(plan.draws_by(name) in ("size", "path") for name in plan.arms):
         raise InputError("target: no arm looks for sizes: add one whose method sizes itself, such as shrinknets")
     _check_pruners(plan)
 
@@ -82,8 +82,10 @@ def _check_path(where: str, arm: Arm, plan: Plan) -> None:
             )
     if plan.folds is not None:
         raise InputError(f"{where}.schedule: a path is one run on one part of the data, so leave out folds")
-    if plan.target is not None:
-        raise InputError(f"{where}.schedule: a path goes through its knob's whole range, so leave out target")
+    if plan.target is not None and (plan.target.latency or methods.method_class(arm.method).grows):
+        raise InputError(
+            f"{where}.schedule: a path comes down to params or flops, so leave out a latency, and methods that grow"
+        )
     schedule = plan.path(arm=where.removeprefix("arms."))
     assert schedule is not None
     if plan.trials < 2:

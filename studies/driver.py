@@ -18,10 +18,11 @@ from studies import artifacts, pruning, search, stages
 from studies.database import Database
 from studies.keeper import Keeper, usable
 from studies.lease import Lease
-from studies.plan import Plan
+from studies.path import TUNES, Sized
+from studies.plan import PATH, Plan
 from studies.records import EPOCHS, Records
 from studies.stages import Ended, Resolved
-from studies.target import SETTLED, SIZE, Aim, aims, sized
+from studies.target import SETTLED, SIZE, Aim, aims, is_settled, sized
 
 PRUNED = "pruned"
 """Our status of a trial that was ended early, whose state is PRUNED."""
@@ -310,7 +311,7 @@ class Driver:
             self._keeper.note(arm, trial_id, epochs)
         self._records.architecture(trial_id, best.widths if best else {})
         value = best.val_accuracy if best and complete else None
-        if epochs and self.plan.draws_by(arm) == SIZE:
+        if epochs and (self.plan.target is not None or self.plan.draws_by(arm) == SIZE):
             last = {"final_parameters": epochs[-1].parameters, "final_flops": epochs[-1].flops}
             self._records.attributes(trial_id, last)
         state = search.tell(self._studies[arm], number, value, pruned=status == PRUNED)
@@ -325,17 +326,21 @@ class Driver:
     def aims(self, arm: str) -> list[Aim]:
         """How far an arm is with each budget of the plan's target; empty where it does not look for sizes."""
         wanted, found = self.plan.target, self.plan.every[arm]
-        if wanted is None or self.plan.draws_by(arm) != SIZE:
+        if wanted is None or self.plan.draws_by(arm) not in (SIZE, PATH):
             return []
+        return aims(wanted, str(found.knob_name), self.plan.reach(found), self._sized(arm), self.plan.path(arm))
+
+    def _sized(self, arm: str) -> list[Sized]:
         rows = self._studies[arm].get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return aims(wanted, str(found.knob_name), self.plan.reach(found), sized(rows, str(found.knob_name), wanted))
+        return sized(rows, str(self.plan.every[arm].knob_name), self.plan.target) if self.plan.target else []
 
     def _settle(self, arm: str) -> None:
         """Sees whether an arm's budgets have their networks, or cannot have them: then it asks for no more trials."""
-        found = self.aims(arm)
-        if not found:
+        found, wanted = self.aims(arm), self.plan.target
+        if not found or wanted is None:
             return
-        study, done = self._studies[arm], all(aim.settled for aim in found)
+        bounds = self.plan.reach(self.plan.every[arm])
+        study, done = self._studies[arm], is_settled(wanted, bounds, self._sized(arm), found, self.plan.path(arm))
         said = self.plan.spec()["target"] if done else None
         if study.user_attrs.get(SETTLED) != said:
             self._database.storage.set_study_user_attr(study._study_id, SETTLED, said)
@@ -355,7 +360,11 @@ class Driver:
         plan, point = self.plan, search.point(self.plan, arm, trial.params, self._open(arm))
         fold, wanted = plan.fold(arm, trial.number), plan.target
         seed = plan.seed_of(arm, trial.number)
+        step = search.step_of(plan, arm, trial.number, self._studies[arm])
+        sizing, settle = (int(plan.setting(arm, "epochs")), 0) if step is None else (step.sizing, step.settle)
         said = {"seed": seed, "learning_rate": point.learning_rate, **({} if fold is None else {"fold": fold})}
+        if step is not None and step.tunes is not None:
+            said[TUNES] = step.tunes
         for key, value in said.items():
             if trial.user_attrs.get(key) != value:
                 trial.set_user_attr(key, value)
@@ -366,9 +375,10 @@ class Driver:
             "fold": fold or 0, "learning_rate": point.learning_rate,
             "files": self.files.place, "run": self._keeper.run(arm, trial.number),
             **{field: plan.setting(arm, field) for field in ("batch_size", "optimizer")},
-            **dict(zip(("epochs", "settle"), plan.epochs_of(arm, trial.number), strict=True)),
+            "epochs": sizing + settle, "settle": settle,
+            "limit": {f"max_{wanted.kind}": step.limit} if wanted and step is not None and step.limit else {},
             "timed": wanted.model_dump() if wanted and wanted.latency and plan.draws_by(arm) == SIZE else None,
-            "path": plan.path(arm) is not None, "start": self._keeper.start(arm),
+            "hands_over": step is not None and step.tunes is None, "start": self._keeper.start(arm),
             "precision": plan.setting(arm, "precision") or "float32",
         }  # fmt: skip
         # Only here: a worker that wakes up when its trial has ended must not make it again.

@@ -2,11 +2,16 @@
 
 Each step is a trial of its own. Its first epochs size the network under a knob that is a factor further; then the state
 of weights and optimiser is handed over to the next step, and the last epochs settle: the widths stay, no penalty acts.
+
+With a target a path goes on until its network is within the smallest budget. A step that comes within a budget keeps
+its network as soon as that is small enough, and is chosen: a trial of its own tunes it, without the penalty.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
@@ -18,6 +23,11 @@ from studies.attempts import HANDOVER
 from studies.files import Files
 from studies.strict import Strict
 
+TUNES = "tunes"
+"""The user attribute of a trial that tunes a step: the step's number."""
+_END, _MOVES = 1.02, 0.98
+_IDLE, _LEAP = 0.95, 3
+
 
 class Schedule(Strict):
     """How an arm walks: `"path"` in a plan, or a table with this name and any of the other fields.
@@ -26,11 +36,17 @@ class Schedule(Strict):
         name: `path`.
         each: Epochs of each step but the first under its knob; the first has the arm's epochs.
         settle: Epochs of each step after those, without the penalty.
+        factor: How much further the knob is each step, towards a target; three times as far, in its logarithm, after a
+            step in which hardly anything went. (Without a target, steps are spread over its range.)
+        tune: Epochs that a step is tuned for which comes within a budget of the target; as many as the first has,
+            unless given.
     """
 
     name: Literal["path"]
     each: int = Field(default=2, ge=1)
     settle: int = Field(default=1, ge=0)
+    factor: float = Field(default=1.5, gt=1)
+    tune: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -52,6 +68,88 @@ def walks(spec: Mapping[str, Any]) -> dict[str, Schedule]:
         for name, schedule in found.items()
         if schedule and "stage" not in spec["arms"][name] and method_class(spec["arms"][name]["method"]).sizes
     }
+
+
+@dataclass(frozen=True)
+class Sized:
+    """A complete trial whose size is known.
+
+    Attributes:
+        number: Its number.
+        knob: Its knob.
+        size: Of its network after the last epoch, as a target counts it.
+        tunes: Of a path, the number of the step that it tunes; None of all others.
+    """
+
+    number: int
+    knob: float
+    size: float
+    tunes: int | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a trial of a path is.
+
+    Attributes:
+        knob: The method's knob.
+        sizing: Epochs under it.
+        settle: Epochs after those, without the penalty.
+        limit: The size at which sizing ends, as the target counts it; None without one.
+        tunes: The number of the step that it tunes; None of a step.
+    """
+
+    knob: float
+    sizing: int
+    settle: int
+    limit: float | None = None
+    tunes: int | None = None
+
+
+def towards(
+    schedule: Schedule, epochs: int, low: float, high: float, budgets: Sequence[float], walked: Sequence[Sized]
+) -> Step:
+    """The next trial of a path towards budgets.
+
+    Args:
+        schedule: How it walks.
+        epochs: Of the first step under its knob.
+        low, high: Where the knob begins, and how far it may go.
+        budgets: The sizes, rising.
+        walked: Its complete trials, in order.
+    """
+    steps = [each for each in walked if each.tunes is None]
+    if not steps:
+        return Step(low, epochs, schedule.settle, limit=max(budgets))
+    last, before = steps[-1], min((each.size for each in steps[:-1]), default=math.inf)
+    chosen = any(last.size <= budget < before for budget in budgets)
+    if chosen and last.number not in {each.tunes for each in walked}:
+        return Step(last.knob, 0, schedule.tune or epochs, tunes=last.number)
+    left = [budget for budget in budgets if budget < last.size]
+    idle = len(steps) == 1 or last.size > _IDLE * steps[-2].size
+    knob = min(last.knob * schedule.factor ** (_LEAP if idle else 1), high)
+    return Step(knob, schedule.each, schedule.settle, limit=max(left, default=None))
+
+
+def is_over(high: float, budgets: Sequence[float], walked: Sequence[Sized]) -> bool:
+    """Whether a path towards budgets is at its end: within the smallest, and tuned, or where it shrinks no more.
+
+    Args:
+        high: How far the knob may go.
+        budgets, walked: As `towards` takes them.
+    """
+    steps = [each for each in walked if each.tunes is None]
+    if not steps:
+        return False
+    if steps[-1].size <= min(budgets):
+        return steps[-1].number in {each.tunes for each in walked}
+    return is_stuck(high, steps)
+
+
+def is_stuck(high: float, steps: Sequence[Sized]) -> bool:
+    """Whether the last two steps were at the end of the knob's range, and hardly differ in size."""
+    ends = [each for each in steps[-2:] if each.knob * _END >= high]
+    return len(ends) == 2 and ends[1].size > _MOVES * ends[0].size
 
 
 def knob_at(method: str, low: float, high: float, number: int, steps: int) -> float:

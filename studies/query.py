@@ -22,7 +22,7 @@ from studies.stored import reading
 
 TRIALS = (
     "arm", "method", "stage", "trial_id", "number", "point", "fold", "state", "status", "reason", "knob_name", "knob",
-    "learning_rate", "seed", "epoch",
+    "learning_rate", "seed", "tunes", "epoch",
     "val_accuracy", "test_accuracy", "val_loss", "test_loss", "parameters", "flops", "units", "training_flops",
     "seconds", "epochs", "peak_memory", "latency_ms", "widths", "device", "notes",
 )  # fmt: skip
@@ -32,7 +32,19 @@ HISTORY = (
 )  # fmt: skip
 NOBODY = "nobody runs it"
 _SAID = ("method", "knob_name", "seed", "status", "fold", "learning_rate")
-_WHOLE = ("point", "fold", "epoch", "parameters", "flops", "units", "training_flops", "epochs", "peak_memory", "seed")
+_WHOLE = (
+    "point",
+    "fold",
+    "epoch",
+    "parameters",
+    "flops",
+    "units",
+    "training_flops",
+    "epochs",
+    "peak_memory",
+    "seed",
+    "tunes",
+)
 _WORDS = ("arm", "method", "stage", "state", "status", "reason", "knob_name", "device", "widths", "notes")
 _AT_BEST = ("epoch", "val_accuracy", "test_accuracy", "val_loss", "test_loss", "parameters", "flops", "units", "widths")
 
@@ -78,11 +90,11 @@ def trials(db: str | Path | Database, plan_name: str) -> pd.DataFrame:
     Columns: arm, method, stage (what a stage looks for; "" of an arm), trial_id, number; point and fold (of
     cross-validation, else the number and none); state (Optuna's: COMPLETE, PRUNED, FAIL, RUNNING, WAITING), status
     (complete, collapsed, pruned, diverged, error, or "" while it runs), reason; knob_name and knob (of `fixed` "" and
-    NaN, of `fixed-l2` its weight decay), learning_rate, seed; epoch, val_accuracy, test_accuracy, val_loss, test_loss,
-    parameters, flops (forward, one sample), units and widths (layer -> width) at the best epoch; training_flops,
-    seconds, epochs and peak_memory (bytes) of the whole trial; latency_ms of the last network, where a target wants it
-    (else NaN); device; notes (what the method noted, such as its
-    rounds). A trial without an epoch has no figures.
+    NaN, of `fixed-l2` its weight decay), learning_rate, seed, tunes (the step of a path that a trial tunes); epoch,
+    val_accuracy, test_accuracy, val_loss, test_loss, parameters, flops (forward, one sample), units and widths (layer
+    -> width) at the best epoch; training_flops, seconds, epochs and peak_memory (bytes) of the whole trial; latency_ms
+    of the last network, where a target wants it (else NaN); device; notes (what the method noted, such as its rounds).
+    A trial without an epoch has no figures.
 
     Raises:
         InputError: No such database or evaluation.

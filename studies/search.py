@@ -20,11 +20,11 @@ from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, T
 from optuna.trial import FrozenTrial, TrialState
 
 from studies.arms import Arm, Range
-from studies.path import knob_at
+from studies.path import Step, knob_at, towards
 from studies.plan import Plan
 from studies.size_sampler import SizeSampler
 from studies.stages import Resolved
-from studies.target import SIZE
+from studies.target import SIZE, sized
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -83,6 +83,8 @@ def given(plan: Plan, name: str, number: int, resolved: Resolved, study: optuna.
     fold = plan.fold(name, number)
     if fold:
         return dict(row_of(study, number - fold).params)
+    if (step := step_of(plan, name, number, study)) is not None:
+        return {str(arm.knob_name): step.knob}
     if resolved.knob is not None:
         return {str(arm.knob_name): resolved.knob}
     if arm.taken is not None and not arm.sizes:
@@ -91,12 +93,25 @@ def given(plan: Plan, name: str, number: int, resolved: Resolved, study: optuna.
     return put_first(plan, name, number // (plan.folds or 1))
 
 
+def step_of(plan: Plan, name: str, number: int, study: optuna.Study) -> Step | None:
+    """What trial `number` of an arm that walks is; None of others."""
+    arm, schedule = plan.every[name], plan.path(name)
+    if schedule is None:
+        return None
+    assert arm.knob is not None
+    if plan.target is None:
+        epochs, settle = plan.epochs_of(name, number)
+        knob = knob_at(arm.method, arm.knob.low, arm.knob.high, number, plan.trials)
+        return Step(knob, epochs - settle, settle)
+    rows = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    before = [each for each in sized(rows, str(arm.knob_name), plan.target) if each.number < number]
+    epochs = int(plan.setting(name, "epochs"))
+    return towards(schedule, epochs, arm.knob.low, plan.reach(arm).high, plan.target.budgets, before)
+
+
 def put_first(plan: Plan, name: str, at: int) -> dict[str, Any] | None:
     """The parameters of point `at` where the plan fixes them: an enqueued point, or its place on the grid."""
     arm = plan.every[name]
-    if plan.path(name) is not None:
-        assert arm.knob is not None
-        return {str(arm.knob_name): knob_at(arm.method, arm.knob.low, arm.knob.high, at, plan.trials)}
     if at < len(arm.enqueue):
         return _parameters(plan, arm, arm.enqueue[at])
     if plan.draws_by(name) == "grid":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,23 +18,30 @@ from sizer import Epoch, methods
 from sizer.checkpoint import load_tensors
 from sizer.datasets import Data
 from sizer.errors import InputError
-from sizer.training import weights_file
+from sizer.training import STATE, weights_file
 from studies.arms import Range
+from studies.path import Schedule, Sized, is_over, towards
 from studies.plan import Plan
 from studies.size_sampler import SizeSampler
-from studies.target import Sized, Target, aims, check_start, size_of
+from studies.target import Target, aims, check_start, size_of
 
-TRIALS, STEPS = 8, 16
-"""Trials of a search for budgets; steps of a path."""
+TRIALS, STEPS, MOST_STEPS = 8, 16, 40
+"""Trials of a search for a budget; steps of a path through the knob's range; those of one to a budget, at most."""
+EXTEND = 10.0
+"""How far a path to a budget may leave the knob's range."""
 
 
-def plan(data: str, network: str, limits: Mapping[str, float], *, method: str, **values: Any) -> Plan:
-    """The evaluation that finds such a network: a search under a budget, without one a path through all sizes.
+def plan(data: str, network: str, limits: Mapping[str, float], *, method: str, epochs: int, **values: Any) -> Plan:
+    """The evaluation that finds such a network.
+
+    Under a budget of parameters or FLOPs that is a path down to it, where the method removes units; else a search for
+    the knob. Without a budget it is a path through all sizes.
 
     Args:
         data, network: As a plan has them.
         limits: The budget: `params`, `flops` or `latency` as a target has them; one of them at most.
         method: One that sizes networks.
+        epochs: Of a trial of a search, of the tuning at the end of a path to a budget, or of a path's first step.
         values: Further fields of the plan; None is ignored.
 
     Raises:
@@ -42,12 +49,46 @@ def plan(data: str, network: str, limits: Mapping[str, float], *, method: str, *
     """
     if len(limits) > 1:
         raise InputError(f"give one limit, not {len(limits)}: {' and '.join(limits)}")
-    budget = {kind: [limit] for kind, limit in limits.items()}
+    budget: dict[str, Any] = {kind: [limit] for kind, limit in limits.items()}
     named = f"{Path(data).stem.replace(':', '-')}-{network.replace(':', '-')}"
-    fields: dict[str, Any] = {"name": f"{'size' if budget else 'path'}-{named}", "arms": {method: {}}}
-    fields |= {"trials": TRIALS, "target": budget} if limits else {"trials": STEPS, "schedule": "path"}
+    fields: dict[str, Any] = {"name": f"{'size' if budget else 'path'}-{named}", "arms": {method: {}}, "epochs": epochs}
+    if not limits:
+        fields |= {"trials": STEPS, "schedule": "path"}
+    elif (schedule := path_to(method, limits, epochs)) is not None:
+        first, walk = schedule
+        fields |= {"trials": MOST_STEPS, "schedule": walk, "epochs": first, "target": budget | {"extend": EXTEND}}
+    else:
+        fields |= {"trials": TRIALS, "target": budget}
     given = {key: value for key, value in values.items() if value is not None}
     return Plan(data=data, network=network, **{**fields, **given})
+
+
+def path_to(method: str, limits: Iterable[str], epochs: int) -> tuple[int, Schedule] | None:
+    """The path to a budget: epochs of its first step, and how it goes on; None where a search suits better.
+
+    A step has an eighth of the epochs, the first a quarter; the network at the end is tuned for all of them.
+    """
+    found, walk = methods.method_class(method), Schedule(name="path", each=max(1, epochs // 8), settle=0, tune=epochs)
+    if "latency" in limits or found.grows or not found.sizes or found.knob is None:
+        return None
+    try:
+        methods.create(method, found.knob.low).check_epochs(walk.each)
+    except InputError:
+        return None
+    return max(1, epochs // 4), walk
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A trial of `size`.
+
+    Attributes:
+        knob: Of the method.
+        epochs: As far as it was trained.
+    """
+
+    knob: float
+    epochs: list[Epoch]
 
 
 @dataclass(frozen=True)
@@ -58,13 +99,13 @@ class Found:
         module: The network, plain, with the weights of its best epoch.
         epoch: That epoch, of the trial that it is from.
         knob: Of that trial.
-        history: knob -> epochs, of each trial in the order in which they ran.
+        trials: All, in the order in which they ran.
     """
 
     module: nn.Module
     epoch: Epoch
     knob: float
-    history: dict[float, list[Epoch]]
+    trials: list[Tried]
 
 
 def size(
@@ -75,7 +116,7 @@ def size(
     max_flops: int | None = None,
     max_latency: float | None = None,
     method: str = "shrinknets",
-    trials: int = TRIALS,
+    trials: int | None = None,
     epochs: int = 20,
     seed: int = 0,
     low: float | None = None,
@@ -86,8 +127,10 @@ def size(
 ) -> Found:
     """Sizes copies of a module until one is just under a budget, and gives the best one that is under it.
 
-    Each trial is `sizer.fit` of a copy with another knob, which a `SizeSampler` asks for. Validation accuracy chooses
-    among all epochs that fit the budget. The module itself is left as it is.
+    Parameters and FLOPs are come down to by a path: each step is `sizer.fit` from where the one before was, under a
+    larger knob, until the network is small enough; then it is tuned. A latency, and methods that do not remove units
+    step by step, are searched for: each trial is a copy under another knob, which a `SizeSampler` asks for. Validation
+    accuracy chooses among all epochs that fit the budget. The module itself is left as it is.
 
     Args:
         module: The network, as large as its layers may be.
@@ -95,10 +138,10 @@ def size(
         max_params, max_flops, max_latency: The budget, one of them: parameters, FLOPs of a sample's forward pass, or
             milliseconds of that pass, timed on the device that trains.
         method: One that sizes networks, with `settings`.
-        trials: At most so many.
-        epochs: Of each trial.
-        seed: Of the search, and of the training of every trial.
-        low, high: The range of the knob; the method's own unless given.
+        trials: At most so many; 8 of a search and 40 of a path unless given.
+        epochs: Of a trial of a search, or of the tuning at the end of a path.
+        seed: Of the search and the training of all its trials; step k of a path trains with seed + k.
+        low, high: The range of the knob; the method's own unless given. A path may leave it tenfold.
         on_trial: Told of each trial: its knob and its epochs.
         options: Further arguments of `sizer.fit`.
 
@@ -110,63 +153,104 @@ def size(
     limits: dict[str, Any] = {kind: [limit] for kind, limit in given.items() if limit is not None}
     if len(limits) != 1:
         raise InputError(f"give one limit, max_params, max_flops or max_latency, not {len(limits)}")
-    wanted = Target(**limits)
     knob = methods.method_class(method).knob
     if knob is None or not methods.method_class(method).sizes:
         raise InputError(f"{method} sizes nothing: take one that does, such as shrinknets")
-    bounds = Range(low=low or knob.low, high=high or knob.high)
+    path = path_to(method, limits, epochs)
+    wanted = Target(**limits, extend=1.0 if path is None else EXTEND)
     if not wanted.latency:
         check_start(wanted, size_of(module, data, wanted), f"max_{wanted.kind}")
-    sampler = SizeSampler(wanted.budgets, size=wanted.attribute, within=wanted.within, seed=seed)
-    study = optuna.create_study(direction="maximize", sampler=sampler)
-    history: dict[float, list[Epoch]] = {}
+    bounds = wanted.reach(Range(low=low or knob.low, high=high or knob.high))
+    tried: list[Tried] = []
     sized: list[Sized] = []
     with tempfile.TemporaryDirectory(prefix="sizer-size-") as place:
-        for number in range(trials):
-            trial = study.ask()
-            value = trial.suggest_float(knob.name, bounds.low, bounds.high, log=True)
+
+        def train(value: float, tunes: int | None = None, **more: Any) -> Sized | None:
+            number = len(tried)
             run = sizer.fit(
-                copy.deepcopy(module), data, methods.create(method, value, **(settings or {})), epochs=epochs,
-                seed=seed, folder=Path(place, str(value)), **options,
+                copy.deepcopy(module), data, methods.create(method, value, **(settings or {})),
+                folder=Path(place, str(number)), **{"seed": seed, **options, **more},
             )  # fmt: skip
-            history[value] = run.history
+            tried.append(Tried(value, run.history))
             if on_trial is not None:
                 on_trial(value, run.history)
             if not run.history:
-                study.tell(trial, state=optuna.trial.TrialState.FAIL)
-                continue
-            last = size_of(run.net.finish(), data, wanted)
-            sized.append(Sized(number, value, last))
-            trial.set_user_attr(wanted.attribute, last)
-            study.tell(trial, max(epoch.val_accuracy for epoch in run.history))
-            if all(aim.settled for aim in aims(wanted, knob.name, bounds, sized)):
-                break
-        value, best = _chosen(wanted, knob.name, bounds, history, sized)
-        weights = load_tensors(weights_file(Path(place, str(value)), best.epoch))[0]
-    return Found(_rebuilt(module, data, best.widths, weights), best, value, history)
+                return None
+            sized.append(Sized(number, value, size_of(run.net.finish(), data, wanted), tunes))
+            return sized[-1]
+
+        if path is None:
+            _search(train, wanted, knob.name, bounds, sized, trials or TRIALS, epochs, seed)
+        else:
+            ends = low or knob.low, bounds.high
+            _walk(train, path, ends, wanted, sized, trials or MOST_STEPS, seed, Path(place))
+        number, best = _chosen(wanted, knob.name, bounds, tried, sized, None if path is None else path[1])
+        weights = load_tensors(weights_file(Path(place, str(number)), best.epoch))[0]
+    return Found(_rebuilt(module, data, best.widths, weights), best, tried[number].knob, tried)
+
+
+Train = Callable[..., Sized | None]
+"""knob, and arguments of `sizer.fit` -> the trial and the size that its network has; None where it gave none."""
+
+
+def _search(
+    train: Train, wanted: Target, knob: str, bounds: Range, sized: list[Sized], trials: int, epochs: int, seed: int
+) -> None:
+    """Independent trials, each under the knob that the sampler asks for."""
+    sampler = SizeSampler(wanted.budgets, size=wanted.attribute, within=wanted.within, seed=seed)
+    study = optuna.create_study(sampler=sampler)
+    for _ in range(trials):
+        trial = study.ask()
+        found = train(trial.suggest_float(knob, bounds.low, bounds.high, log=True), epochs=epochs)
+        if found is None:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            continue
+        trial.set_user_attr(wanted.attribute, found.size)
+        study.tell(trial, 0.0)
+        if all(aim.settled for aim in aims(wanted, knob, bounds, sized)):
+            return
+
+
+def _walk(
+    train: Train, path: tuple[int, Schedule], ends: tuple[float, float], wanted: Target, sized: list[Sized],
+    trials: int, seed: int, place: Path,
+) -> None:  # fmt: skip
+    """Steps from one network to the next, down to the budget, and the tuning of the last; each in a folder there."""
+    first, schedule = path
+    low, high = ends
+    for number in range(trials):
+        if is_over(high, wanted.budgets, sized):
+            return
+        step = towards(schedule, first, low, high, wanted.budgets, sized)
+        last = next((each.number for each in reversed(sized) if each.tunes is None), None)
+        train(
+            step.knob, step.tunes, epochs=step.sizing + step.settle, settle=step.settle, seed=seed + number,
+            start=None if last is None else place / str(last) / STATE,
+            **({f"max_{wanted.kind}": round(step.limit)} if step.limit else {}),
+        )  # fmt: skip
 
 
 def _chosen(
-    wanted: Target, knob: str, bounds: Range, history: Mapping[float, Sequence[Epoch]], sized: Sequence[Sized]
-) -> tuple[float, Epoch]:
-    """The knob and the epoch of the best network under the budget."""
+    wanted: Target, knob: str, bounds: Range, tried: Sequence[Tried], sized: Sequence[Sized], path: Schedule | None
+) -> tuple[int, Epoch]:
+    """The trial and the epoch of the best network under the budget."""
     (budget,) = wanted.budgets
-    last = {each.knob: each for each in sized}
+    last = {each.number: each.size for each in sized}
 
-    def fits(value: float, epoch: Epoch) -> bool:
+    def fits(number: int, epoch: Epoch) -> bool:
         if not wanted.latency:
             return bool(getattr(epoch, wanted.cost) <= budget)
-        return last[value].size <= budget and epoch.parameters <= history[value][-1].parameters
+        return last[number] <= budget and epoch.parameters <= tried[number].epochs[-1].parameters
 
-    every = [(value, epoch) for value in last for epoch in history[value] if math.isfinite(epoch.val_accuracy)]
+    every = [(number, epoch) for number in last for epoch in tried[number].epochs if math.isfinite(epoch.val_accuracy)]
     fitting = [pair for pair in every if fits(*pair)]
     if not fitting:
-        (aim,) = aims(wanted, knob, bounds, sized)
+        (aim,) = aims(wanted, knob, bounds, sized, path)
         near = f"; the nearest has {wanted.told(aim.nearest.size)}" if aim.nearest else ""
         raise InputError(
-            f"no network of {len(history)} trials is within max_{wanted.kind}={wanted.told(budget)}: {aim.why}{near}"
+            f"no network of {len(tried)} trials is within max_{wanted.kind}={wanted.told(budget)}: {aim.why}{near}"
         )
-    return min(fitting, key=lambda pair: (-pair[1].val_accuracy, pair[1].parameters, pair[1].epoch))
+    return min(fitting, key=lambda pair: (-pair[1].val_accuracy, pair[1].parameters, pair[0], pair[1].epoch))
 
 
 def _rebuilt(module: nn.Module, data: Data, widths: dict[str, int], weights: dict[str, Any]) -> nn.Module:

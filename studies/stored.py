@@ -17,7 +17,7 @@ from studies.database import Database, open_database
 from studies.outages import plain_errors
 from studies.plan import study_name
 
-_SAID = ("fold", "learning_rate", "status", "reason", "seed", "device", "notes", "final_latency_ms")
+_SAID = ("fold", "learning_rate", "status", "reason", "seed", "device", "notes", "final_latency_ms", "tunes")
 """Of what a trial says of itself, what is read; the rest stands in our own tables, or is long."""
 
 
@@ -138,5 +138,5 @@ def _trial(
         "state": row["state"], "status": said.get("status", ""), "reason": said.get("reason", ""),
         "knob_name": named[0] if named else "", "knob": drawn[named[0]] if named else float("nan"),
         "seed": said.get("seed"), "device": said.get("device", ""), "notes": said.get("notes", {}),
-        "latency_ms": said.get("final_latency_ms"),
+        "latency_ms": said.get("final_latency_ms"), "tunes": said.get("tunes"),
     }  # fmt: skip

@@ -215,7 +215,7 @@ def describe(data: Data, plan: Plan | None = None) -> dict[str, Any]:
 def _check_same(plan: Plan, before: dict[str, Any], begun: dict[str, int]) -> None:
     changed = differences(before, plan.spec())
     had = before["trials"]
-    for kind in ("grid", "path"):
+    for kind in ("grid", *(["path"] if plan.target is None else [])):
         if had != plan.trials and any(plan.draws_by(arm) == kind for arm in plan.arms):
             changed.append(f"trials: was {had}, now {plan.trials} (a {kind} has its points from the start)")
     points = max(begun[arm] for arm in plan.arms) / (plan.folds or 1)

@@ -20,7 +20,7 @@ from sizer.errors import InputError
 from sizer.methods import method_class
 from studies import tables
 from studies.arms import Range
-from studies.path import walks
+from studies.path import TUNES, Schedule, Sized, is_over, is_stuck, walks
 from studies.size_sampler import WITHIN
 from studies.strict import Strict
 
@@ -96,15 +96,6 @@ class Target(Strict):
 
 
 @dataclass(frozen=True)
-class Sized:
-    """An ended trial: its number, its knob, and the size of its network after the last epoch."""
-
-    number: int
-    knob: float
-    size: float
-
-
-@dataclass(frozen=True)
 class Aim:
     """How far one budget is.
 
@@ -132,7 +123,7 @@ def sized(rows: Iterable[FrozenTrial], knob: str, target: Target) -> list[Sized]
     """The complete trials of a study as far as they say their size, in order."""
     attribute = target.attribute
     return [
-        Sized(row.number, float(row.params[knob]), row.user_attrs[attribute])
+        Sized(row.number, float(row.params[knob]), row.user_attrs[attribute], row.user_attrs.get(TUNES))
         for row in sorted(rows, key=lambda row: row.number)
         if row.state == TrialState.COMPLETE and knob in row.params and row.user_attrs.get(attribute)
     ]
@@ -165,17 +156,24 @@ def by_arm(spec: Mapping[str, Any], trials: pd.DataFrame, history: pd.DataFrame)
     ended = history[history["trial_id"].isin(trials.loc[trials["state"] == "COMPLETE", "trial_id"])]
     last = ended.loc[ended.groupby("trial_id")["epoch"].idxmax()].sort_values("number")
     found: dict[str, list[Aim]] = {}
-    for name in searching(spec):
+    walking = walks(spec)
+    for name in [*searching(spec), *walking]:
         arm = spec["arms"][name]
         knob = method_class(arm["method"]).knob
         assert knob is not None
         own = (trials if target.latency else last).query("arm == @name").dropna(subset=[target.cost])
-        sizes = [Sized(*row) for row in own[["number", "knob", target.cost]].itertuples(index=False, name=None)]
-        found[name] = aims(target, knob.name, target.reach(Range(**arm[knob.name])), sizes)
+        tunes: dict[int, int] = dict(
+            trials.loc[(trials["arm"] == name) & trials[TUNES].notna(), ["number", TUNES]].itertuples(index=False)
+        )
+        sizes = [
+            Sized(number, value, size, tunes.get(number))
+            for number, value, size in own[["number", "knob", target.cost]].itertuples(index=False, name=None)
+        ]
+        found[name] = aims(target, knob.name, target.reach(Range(**arm[knob.name])), sizes, walking.get(name))
     return found
 
 
-def aims(target: Target, knob: str, bounds: Range, sized: Sequence[Sized]) -> list[Aim]:
+def aims(target: Target, knob: str, bounds: Range, sized: Sequence[Sized], path: Schedule | None = None) -> list[Aim]:
     """How far each budget of a target is, by an arm's trials.
 
     Args:
@@ -183,8 +181,37 @@ def aims(target: Target, knob: str, bounds: Range, sized: Sequence[Sized]) -> li
         knob: The name of the arm's knob.
         bounds: The range that the knob is drawn from.
         sized: The arm's trials that have ended.
+        path: How they walk, if they do.
     """
+    if path is not None:
+        return [_aim_of_path(target, budget, knob, bounds, sized) for budget in target.budgets]
     return [_aim(target, budget, knob, bounds, sized) for budget in target.budgets]
+
+
+def is_settled(
+    target: Target, bounds: Range, sized: Sequence[Sized], found: Sequence[Aim], path: Schedule | None
+) -> bool:
+    """Whether an arm needs no more trials, where its aims are these."""
+    return is_over(bounds.high, target.budgets, sized) if path is not None else all(aim.settled for aim in found)
+
+
+def _aim_of_path(target: Target, budget: float, knob: str, bounds: Range, sized: Sequence[Sized]) -> Aim:
+    steps = [each for each in sized if each.tunes is None]
+    if not steps:
+        return Aim(budget, why="no trial has ended")
+    tuned = [each for each in sized if each.tunes is not None and each.size <= budget]
+    within = [each for each in tuned if each.size >= (1 - target.within) * budget]
+    if within:
+        return Aim(budget, trial=max(within, key=lambda each: each.size))
+    nearest = min(sized, key=lambda each: (abs(math.log(each.size / budget)), -each.number))
+    if tuned:
+        least = max(each.size for each in tuned)
+        why = f"several units went at once, down to {target.told(least)}"
+        return Aim(budget, None, nearest, why, hopeless=True)
+    if is_stuck(bounds.high, steps):
+        why = f"{knob} = {bounds.high:g}, the end of its range, still gives {target.told(steps[-1].size)}"
+        return Aim(budget, None, nearest, f"{why}: raise high or extend", hopeless=True)
+    return Aim(budget, None, nearest, "more steps may come to it")
 
 
 def _aim(target: Target, budget: float, knob: str, bounds: Range, sized: Sequence[Sized]) -> Aim:

@@ -240,7 +240,11 @@ def _fit(
         # The clock stands while files are put and the driver is waited for.
         alarm.off()
         # Of epochs that were done before, none but the last is the one that the state is of.
-        if member["path"] and epoch.epoch == member["epochs"] - member["settle"] and epoch.epoch >= attempt.epochs:
+        if (
+            member["hands_over"]
+            and epoch.epoch == member["epochs"] - member["settle"]
+            and epoch.epoch >= attempt.epochs
+        ):
             # Whole or not at all, and never written into: an earlier attempt's may be the same file.
             files.at(str(attempt.folder)).copy(STATE, attempts.HANDOVER)
         attempt.keep()
@@ -258,5 +262,6 @@ def _fit(
         epochs=member["epochs"], batch_size=member["batch_size"], learning_rate=member["learning_rate"],
         optimizer=member["optimizer"], precision=member["precision"], seed=member["seed"], device=device,
         folder=attempt.folder, on_epoch=report, settle=member["settle"], start=_start(member, attempt),
+        **member["limit"],
     )  # fmt: skip
     return _ended(run, member, data)
