@@ -76,7 +76,9 @@ def _by(spec: Mapping[str, Any], name: str) -> str:
     """What draws an arm's points."""
     if (walk := walks(spec).get(name)) is not None:
         first = spec["arms"][name].get("epochs", spec["epochs"])
-        return f"a path: {first} epochs, then {walk.each} a step, and {walk.settle} of each without the penalty"
+        settles = f", and {walk.settle} of each without the penalty" if walk.settle else ""
+        tuned = f"; {walk.tune or first} tune what is within the target" if spec.get("target") else ""
+        return f"a path: {_number(first, 'epoch')}, then {walk.each} a step{settles}{tuned}"
     aims = spec.get("target") and method_class(spec["arms"][name]["method"]).sizes
     return "size" if aims else str(spec["sampler"])
 

@@ -68,7 +68,7 @@ def check(plan: Plan) -> None:
             _check_sizing(where, arm, plan)
         else:
             _check_baseline(where, arm, plan, sampler)
-    if plan.target is not None and not any(plan.draws_by(name) in ("size", "path") for name in plan.arms):
+    if plan.target is not None and not plan.aiming:
         raise InputError("target: no arm looks for sizes: add one whose method sizes itself, such as shrinknets")
     _check_pruners(plan)
 

@@ -19,7 +19,7 @@ from studies.database import Database
 from studies.keeper import Keeper, usable
 from studies.lease import Lease
 from studies.path import TUNES, Sized
-from studies.plan import PATH, Plan
+from studies.plan import Plan
 from studies.records import EPOCHS, Records
 from studies.stages import Ended, Resolved
 from studies.target import SETTLED, SIZE, Aim, aims, is_settled, sized
@@ -326,7 +326,7 @@ class Driver:
     def aims(self, arm: str) -> list[Aim]:
         """How far an arm is with each budget of the plan's target; empty where it does not look for sizes."""
         wanted, found = self.plan.target, self.plan.every[arm]
-        if wanted is None or self.plan.draws_by(arm) not in (SIZE, PATH):
+        if wanted is None or arm not in self.plan.aiming:
             return []
         return aims(wanted, str(found.knob_name), self.plan.reach(found), self._sized(arm), self.plan.path(arm))
 

@@ -13,7 +13,7 @@ from sizer.errors import InputError
 from studies import estimate
 from studies import plan as plans
 from studies.luggage import Luggage, code_of, data_of
-from studies.plan import Plan
+from studies.plan import PATH, Plan
 from studies.target import SIZE
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ def chosen(
     sizes = dict.fromkeys(plan.every, 1)
     for name, arm in plan.every.items():
         most = math.ceil(left[name] / at_once)
-        # One that looks for sizes learns from each trial before it asks for the next.
-        waits = plan.draws_by(name) == SIZE
+        # One that looks for sizes learns from each trial before it asks for the next; steps follow one another.
+        waits = plan.draws_by(name) in (SIZE, PATH)
         if most > 1 and not waits and shares.limit is None and methods.method_class(arm.method).stacks:
             best = time({**_like(plan, name), "most": most}, shares)
             sizes[name] = math.ceil(left[name] / (at_once * math.ceil(left[name] / (at_once * best))))

@@ -196,6 +196,11 @@ class Plan(Strict):
         aims = self.target is not None and found.sizes and found.sampler is None and found.stage is None
         return SIZE if aims else str(self.setting(arm, "sampler"))
 
+    @property
+    def aiming(self) -> list[str]:
+        """The arms that look for the sizes of the target, or come down to them."""
+        return [name for name in self.arms if self.target is not None and self.draws_by(name) in (SIZE, PATH)]
+
     def path(self, arm: str) -> Schedule | None:
         """How an arm walks through its knob; None where its trials are independent."""
         found = self.every[arm]

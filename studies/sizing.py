@@ -56,7 +56,10 @@ def plan(data: str, network: str, limits: Mapping[str, float], *, method: str, e
         fields |= {"trials": STEPS, "schedule": "path"}
     elif (schedule := path_to(method, limits, epochs)) is not None:
         first, walk = schedule
-        fields |= {"trials": MOST_STEPS, "schedule": walk, "epochs": first, "target": budget | {"extend": EXTEND}}
+        (limit,) = limits.values()
+        # It goes by its budget, so that another is another path.
+        fields |= {"name": f"{fields['name']}-{limit:.0f}", "epochs": first, "schedule": walk, "trials": MOST_STEPS,
+                   "target": budget | {"extend": EXTEND}}  # fmt: skip
     else:
         fields |= {"trials": TRIALS, "target": budget}
     given = {key: value for key, value in values.items() if value is not None}
@@ -158,7 +161,7 @@ def size(
         raise InputError(f"{method} sizes nothing: take one that does, such as shrinknets")
     path = path_to(method, limits, epochs)
     wanted = Target(**limits, extend=1.0 if path is None else EXTEND)
-    if not wanted.latency:
+    if not (wanted.latency or methods.method_class(method).grows):
         check_start(wanted, size_of(module, data, wanted), f"max_{wanted.kind}")
     bounds = wanted.reach(Range(low=low or knob.low, high=high or knob.high))
     tried: list[Tried] = []

@@ -29,6 +29,7 @@ from studies.lease import Lease
 from studies.outages import plain_errors
 from studies.plan import Plan, differences
 from studies.tables import plans, studies, trials
+from studies.target import Target
 
 
 @dataclass(frozen=True)
@@ -218,6 +219,9 @@ def _check_same(plan: Plan, before: dict[str, Any], begun: dict[str, int]) -> No
     for kind in ("grid", *(["path"] if plan.target is None else [])):
         if had != plan.trials and any(plan.draws_by(arm) == kind for arm in plan.arms):
             changed.append(f"trials: was {had}, now {plan.trials} (a {kind} has its points from the start)")
+    if before.get("target") != plan.spec().get("target") and any(plan.path(arm) for arm in plan.arms):
+        was, now = (spec.get("target", "none") for spec in (before, plan.spec()))
+        changed.append(f"target: was {_told(was)}, now {_told(now)} (a path has gone by its budgets)")
     points = max(begun[arm] for arm in plan.arms) / (plan.folds or 1)
     if points > plan.trials:
         changed.append(f"trials: {math.ceil(points)} were begun, now {plan.trials}")
@@ -226,6 +230,10 @@ def _check_same(plan: Plan, before: dict[str, Any], begun: dict[str, int]) -> No
             f"the plan {plan.name} changed since its study began: {'; '.join(changed)}."
             " Give it another --name, or put it back"
         )
+
+
+def _told(target: Any) -> str:
+    return target if isinstance(target, str) else ", ".join(map(Target(**target).told, Target(**target).budgets))
 
 
 def _check_shares(

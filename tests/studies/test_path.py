@@ -16,8 +16,9 @@ from sizer import networks
 from sizer.errors import InputError
 from sizer.methods import create
 from sizer.training import STATE
-from studies import attempts, query
+from studies import attempts, query, target
 from studies.driver import Driver
+from studies.path import Sized
 from studies.plan import Plan
 from studies.sweep import remaining, run
 from tests.studies.benches import Bench
@@ -107,7 +108,15 @@ def test_where_a_smaller_knob_lets_grow_the_path_goes_down(bench: Bench) -> None
         ({"schedule": 3}, 'schedule: must be "path", or { name = "path", each = 2, settle = 1 }, got 3'),
         ({"trials": 1}, "trials: a path has 2 steps or more, got 1"),
         ({"folds": 2}, "arms.shrinknets.schedule: a path is one run on one part of the data, so leave out folds"),
-        ({"target": {"params": [500]}}, "arms.shrinknets.schedule: a path goes through its knob's whole range"),
+        (
+            {"target": {"latency": [0.5]}},
+            "arms.shrinknets.schedule: a path comes down to params or flops, so leave out",
+        ),
+        (
+            {"target": {"params": [500]}, "arms": {"auto-sizing": {}}},
+            "arms.auto-sizing.schedule: a path comes down to params or flops, so leave out a latency, and methods that",
+        ),
+        ({"schedule": {"name": "path", "factor": 1}}, "schedule.factor: should be greater than 1, got 1"),
         ({"arms": {"shrinknets": {"lambda": RANGE, "sampler": "tpe"}}}, "arms.shrinknets.sampler: the steps of a path"),
         ({"arms": {"shrinknets": {"lambda": RANGE, "enqueue": [1e-3]}}}, "arms.shrinknets.enqueue: the steps of a"),
         ({"arms": {"activity": {}}, "epochs": 9}, "arms.activity.schedule.each: activity sizes nothing in 2 epochs"),
@@ -124,6 +133,86 @@ def test_more_steps_are_another_path(bench: Bench) -> None:
     trained(bench.start(walk()))
     with pytest.raises(InputError, match=r"trials: was 3, now 4 \(a path has its points from the start\)"):
         remaining(bench.database, walk(trials=4))
+
+
+AIM = {"target": {"params": [2500, 1500]}, "trials": 20, "schedule": {**SCHEDULE, "tune": 4}}
+
+
+def stepped(driver: Driver, width: int) -> dict[str, Any]:
+    """The next trial, trained: its network ends with so many units; a step ends where it is small enough."""
+    member = driver.next()
+    assert member is not None
+    name = f"attempt-1-{member['number']}"
+    folder = Path(member["files"]) / member["run"] / name
+    folder.mkdir()
+    for at in range(1, member["epochs"] + 1):
+        driver.epoch(member["trial_id"], epoch(at, 0.5 + at / 100, width))
+    if member["hands_over"]:
+        (folder / attempts.HANDOVER).write_text(str(member["number"]))
+    driver.end(member["trial_id"], "complete", "", attempt=name)
+    return member
+
+
+def test_a_path_comes_down_to_budgets_and_tunes_what_is_within_them(bench: Bench) -> None:
+    plan = walk(**AIM)
+    driver = bench.start(plan)
+    first = stepped(driver, 40)
+    assert (first["knob"], first["epochs"], first["settle"]) == (1e-3, 4, 1)
+    assert first["limit"] == {"max_params": 2500}
+    leap = stepped(driver, 39)
+    assert leap["knob"] == pytest.approx(1e-3 * 1.5**3), "hardly anything went"
+    assert stepped(driver, 35)["knob"] == pytest.approx(leap["knob"] * 1.5**3)
+    near = stepped(driver, 33)
+    assert near["knob"] == pytest.approx(leap["knob"] * 1.5**4)
+    assert (near["epochs"], near["settle"], near["hands_over"]) == (3, 1, True)
+
+    driver = bench.start(plan)
+    tuned = stepped(driver, 33)
+    assert (tuned["knob"], tuned["epochs"], tuned["settle"], tuned["limit"]) == (near["knob"], 4, 4, {})
+    assert not tuned["hands_over"]
+    further = driver.next()
+    assert further is not None
+    assert further["limit"] == {"max_params": 1500}
+    assert tuned["start"] == further["start"] == f"{near['run']}/attempt-1-3/handover.safetensors"
+    assert driver.left == 14
+
+    driver = bench.start(plan)
+    assert stepped(driver, 19)["number"] == further["number"], "a step that was cut off begins there again"
+    assert stepped(driver, 19)["settle"] == 4
+    assert driver.left == remaining(bench.database, plan) == 0
+    assert runs(driver) == []
+    assert isinstance(driver.watch, Seen)
+    assert ("shrinknets: 7 trials of 20 say all about its target",) in driver.watch.of("note")
+    small, large = driver.aims("shrinknets")
+    assert (small.trial, large.trial) == (Sized(6, small.trial.knob, 1435, 5), Sized(4, near["knob"], 2485, 3))
+    spec, trials, history = (read(bench.database, "small") for read in (query.spec, query.trials, query.history))
+    assert target.by_arm(spec, trials, history) == {"shrinknets": [small, large]}
+    assert list(trials["tunes"].dropna()) == [3, 5]
+
+    with pytest.raises(InputError, match=r"target: was 1,500, 2,500, now 1,000 \(a path has gone by its budgets\)"):
+        remaining(bench.database, walk(**{**AIM, "target": {"params": [1000]}}))
+
+
+def test_a_path_that_shrinks_no_more_at_the_end_of_its_range_says_so(bench: Bench) -> None:
+    driver = bench.start(walk(**AIM))
+    widths = iter([40, 39, 38, 37, 36, 35, *[35] * 9])
+    while driver.left:
+        stepped(driver, next(widths))
+    small, large = driver.aims("shrinknets")
+    assert large.hopeless
+    assert large.why == "lambda = 0.1, the end of its range, still gives 2,635: raise high or extend"
+    assert small.nearest == large.nearest
+
+
+def test_units_that_go_at_once_may_leave_a_budget_without_its_network(bench: Bench) -> None:
+    driver = bench.start(walk(**{**AIM, "target": {"params": [2500]}}))
+    for width in (40, 36, 20, 20):
+        stepped(driver, width)
+    assert driver.left == 0
+    (aim,) = driver.aims("shrinknets")
+    assert (aim.why, aim.hopeless) == ("several units went at once, down to 1,510", True)
+    assert aim.nearest is not None
+    assert (aim.nearest.number, aim.nearest.size) == (1, 2710)
 
 
 def by_hand(plan: Plan, place: Path) -> list[float]:
@@ -164,6 +253,22 @@ def test_a_path_through_workers_is_the_one_that_is_walked_by_hand_to_the_bit(tmp
     assert len(set(sizes)) == 3
     row = query.best(tmp_path / "x.db", "small", max_params=int(sizes.min()))
     assert query.architecture(tmp_path / "x.db", "small", row)[1].is_file()
+
+
+@pytest.mark.alone
+@pytest.mark.usefixtures("ray_here")
+def test_a_path_through_workers_comes_down_to_its_budget(tmp_path: Path) -> None:
+    plan = walk(target={"params": [1500]}, trials=30, schedule={"name": "path", "each": 2, "settle": 0, "tune": 4})
+    run(plan, tmp_path / "x.db", watch=Seen())
+    trials = query.trials(tmp_path / "x.db", "small")
+    tuned, step = trials.iloc[-1], trials.iloc[-2]
+    assert tuned["tunes"] == step["number"]
+    assert (tuned["widths"], tuned["epochs"]) == (step["widths"], 4)
+    assert 1350 <= tuned["parameters"] <= 1500 < trials.iloc[-3]["parameters"]
+    assert tuned["val_accuracy"] > step["val_accuracy"]
+    row = query.best(tmp_path / "x.db", "small", max_params=1500)
+    assert row["trial_id"] == tuned["trial_id"]
+    assert run(plan, tmp_path / "x.db", watch=Seen()).already_done
 
 
 @pytest.mark.alone
