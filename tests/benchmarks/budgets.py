@@ -16,12 +16,15 @@ import optuna
 import torch
 
 import sizer
+import studies
 from sizer import Epoch, best_epoch, networks
 from sizer.methods import create
 from studies.size_sampler import SIZE, WITHIN, SizeSampler
 from tests.benchmarks.images import first
 from tests.benchmarks.row import Side, seeded
 
+Finder = Callable[[str, int, int], "Searched"]
+"""data, budget, seed -> trials under a budget."""
 WIDTHS, BATCH, EPOCHS, IMAGES, OTHERS = (300, 100), 128, 8, 12_000, 10_000
 LOW, HIGH = 1e-4, 1e-1
 BUDGETS = (10_000, 20_000, 50_000, 100_000, 200_000)
@@ -86,6 +89,21 @@ def searched(name: str, budget: int, sampler: Sampler, seed: int) -> Searched:
     return Searched(trials, hit=False)
 
 
+def looked(name: str, budget: int, seed: int) -> Searched:
+    """The search by our sampler."""
+    return searched(name, budget, SAMPLERS[0], seed)
+
+
+@cache
+def sized(name: str, budget: int, seed: int) -> Searched:
+    """What ``studies.size`` does, its range left as it is."""
+    data = first(name, IMAGES, OTHERS)
+    torch.manual_seed(seed)
+    module = networks.build("mlp", data.input_shape, data.outputs, list(WIDTHS))
+    found = studies.size(module, data, max_params=budget, epochs=EPOCHS, batch_size=BATCH, seed=100 * seed)
+    return Searched([each.epochs for each in found.trials], hit=True)
+
+
 @cache
 def fixed(name: str, budget: int, seed: int) -> Searched:
     """Twenty trials of fixed widths, drawn evenly from all that are under the budget."""
@@ -115,16 +133,13 @@ def target(name: str, budget: int) -> tuple[Side, ...]:
     return seeded(*(partial(needed, sampler) for sampler in SAMPLERS))
 
 
-def accuracy(name: str, budget: int) -> tuple[Side, ...]:
-    """Test accuracy under a budget: of the search, and of the best fixed widths."""
+def accuracy(name: str, budget: int, ours: Finder) -> tuple[Side, ...]:
+    """Test accuracy under a budget: of what ours finds, and of the best fixed widths."""
     return seeded(
-        lambda seed: searched(name, budget, SAMPLERS[0], seed).accuracy(budget),
-        lambda seed: fixed(name, budget, seed).accuracy(budget),
+        lambda seed: ours(name, budget, seed).accuracy(budget), lambda seed: fixed(name, budget, seed).accuracy(budget)
     )
 
 
-def flops(name: str, budget: int) -> tuple[Side, ...]:
+def flops(name: str, budget: int, ours: Finder) -> tuple[Side, ...]:
     """Training FLOPs of both."""
-    return seeded(
-        lambda seed: searched(name, budget, SAMPLERS[0], seed).flops, lambda seed: fixed(name, budget, seed).flops
-    )
+    return seeded(lambda seed: ours(name, budget, seed).flops, lambda seed: fixed(name, budget, seed).flops)

@@ -99,28 +99,42 @@ _PATHS = tuple(
     )
 )  # fmt: skip
 
+_SETTING = "784-300-100-10 (ShrinkNets, batch 128, 12,000 images of {})"
 _SEARCH = (
-    "trials on 784-300-100-10 (ShrinkNets, lambda 1e-4 to 1e-1, 8 epochs, batch 128, 12,000 images of {}) until one "
-    "ends with {:,} parameters or up to a tenth fewer"
+    "a search on {} of lambda in 1e-4 to 1e-1, 8 epochs a trial, until one ends with {:,} parameters or up to a tenth "
+    "fewer"
 )
-_RANDOM = "20 random fixed widths under the budget"
+_SIZED = "studies.size on {}, max_params={:,}, epochs=8: a path, tuned at its end"
+_RANDOM = "20 random fixed widths under the budget of 8 epochs each; another seed each turn"
+_CHOSEN = "percent of 10,000 test images of what validation chooses"
+
+
+def _under(data: str, tail: str, budget: int) -> tuple[Row, ...]:
+    setting, size = _SETTING.format(data), f"{budget // 1000}k{tail}"
+    search, sized = _SEARCH.format(setting, budget), _SIZED.format(setting, budget)
+    ours = partial(Row, pairs=5, warm=False)
+    return (
+        ours(f"target-{size}", f"trials until {budget:,} parameters",
+             f"trials of {search}: by our sampler, random knobs and TPE on the distance; 21: not in 20; another seed "
+             "each turn",
+             partial(budgets.target, data, budget), most=5, value=own, plain=True, unit="trials",
+             names=("ours", "random", "TPE")),
+        ours(f"fixed-{size}", "sizer size - best of 20 fixed: accuracy", f"{_CHOSEN}: {sized}; and {_RANDOM}",
+             partial(budgets.accuracy, data, budget, budgets.sized), value=minus, plain=True, unit="%",
+             names=("size", "20 fixed")),
+        ours(f"flops-{size}", "training FLOPs of sizer size / 20 fixed", f"of {sized}; and {_RANDOM}",
+             partial(budgets.flops, data, budget, budgets.sized), unit="FLOP", names=("size", "20 fixed")),
+        ours(f"search-{size}", "search - best of 20 fixed: accuracy", f"{_CHOSEN}: {search}; and {_RANDOM}",
+             partial(budgets.accuracy, data, budget, budgets.looked), value=minus, plain=True, unit="%",
+             names=("search", "20 fixed")),
+        ours(f"spent-{size}", "training FLOPs of search / 20 fixed", f"of {search}; and {_RANDOM}",
+             partial(budgets.flops, data, budget, budgets.looked), unit="FLOP", names=("search", "20 fixed")),
+    )  # fmt: skip
+
+
 _BUDGETS = tuple(
-    row for data, tail in _IMAGES.items() for budget in budgets.BUDGETS for row in (
-        Row(f"target-{budget // 1000}k{tail}", f"trials until {budget:,} parameters",
-            f"{_SEARCH.format(data, budget)}, by our sampler, random knobs and TPE on the distance; 21: not in 20; "
-            "another seed each turn",
-            partial(budgets.target, data, budget), most=5, value=own, plain=True, unit="trials", pairs=5, warm=False,
-            names=("ours", "random", "TPE")),
-        Row(f"fixed-{budget // 1000}k{tail}", "search - best of 20 fixed: accuracy",
-            f"percent of 10,000 test images of what validation chooses: of {_SEARCH.format(data, budget)}, and of "
-            f"{_RANDOM}; another seed each turn",
-            partial(budgets.accuracy, data, budget), value=minus, plain=True, unit="%", pairs=5, warm=False,
-            names=("search", "20 fixed")),
-        Row(f"flops-{budget // 1000}k{tail}", "training FLOPs of search / 20 fixed",
-            f"of {_SEARCH.format(data, budget)}, and of {_RANDOM}",
-            partial(budgets.flops, data, budget), unit="FLOP", pairs=5, warm=False, names=("search", "20 fixed")),
-    )
-)  # fmt: skip
+    row for data, tail in _IMAGES.items() for budget in budgets.BUDGETS for row in _under(data, tail, budget)
+)
 
 _SURGERY = (
     *(Row(f"attach-{name}", "attach()", f"seconds of attach() on {name} at its default widths, the network being there",
