@@ -26,7 +26,7 @@ from studies.strict import Strict
 TUNES = "tunes"
 """The user attribute of a trial that tunes a step: the step's number."""
 _END, _MOVES = 1.02, 0.98
-_IDLE, _LEAP = 0.95, 3
+_IDLE, _LEAP = 0.9, 3
 
 
 class Schedule(Strict):
@@ -36,8 +36,8 @@ class Schedule(Strict):
         name: `path`.
         each: Epochs of each step but the first under its knob; the first has the arm's epochs.
         settle: Epochs of each step after those, without the penalty.
-        factor: How much further the knob is each step, towards a target; three times as far, in its logarithm, after a
-            step in which hardly anything went. (Without a target, steps are spread over its range.)
+        factor: How much further the knob is each step, towards a target; three times as far, in its logarithm, as long
+            as hardly anything has gone. (Without a target, steps are spread over its range.)
         tune: Epochs that a step is tuned for which comes within a budget of the target; as many as the first has,
             unless given.
     """
@@ -126,7 +126,8 @@ def towards(
     if chosen and last.number not in {each.tunes for each in walked}:
         return Step(last.knob, 0, schedule.tune or epochs, tunes=last.number)
     left = [budget for budget in budgets if budget < last.size]
-    idle = len(steps) == 1 or last.size > _IDLE * steps[-2].size
+    # Later, a step in which nothing goes is no sign of a small knob: units go one at a time.
+    idle = last.size > _IDLE * steps[0].size
     knob = min(last.knob * schedule.factor ** (_LEAP if idle else 1), high)
     return Step(knob, schedule.each, schedule.settle, limit=max(left, default=None))
 

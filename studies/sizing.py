@@ -27,7 +27,7 @@ from studies.target import Target, aims, check_start, size_of
 
 TRIALS, STEPS, MOST_STEPS = 8, 16, 40
 """Trials of a search for a budget; steps of a path through the knob's range; those of one to a budget, at most."""
-EXTEND = 10.0
+EXTEND = 100.0
 """How far a path to a budget may leave the knob's range."""
 
 
@@ -144,7 +144,7 @@ def size(
         trials: At most so many; 8 of a search and 40 of a path unless given.
         epochs: Of a trial of a search, or of the tuning at the end of a path.
         seed: Of the search and the training of all its trials; step k of a path trains with seed + k.
-        low, high: The range of the knob; the method's own unless given. A path may leave it tenfold.
+        low, high: The range of the knob; the method's own unless given. A path may go a hundredfold beyond it.
         on_trial: Told of each trial: its knob and its epochs.
         options: Further arguments of `sizer.fit`.
 
