@@ -64,13 +64,13 @@ class Searched:
 
 
 @cache
-def trained(name: str, seed: int, knob: float | None, widths: tuple[int, ...]) -> list[Epoch]:
+def trained(name: str, seed: int, knob: float | None, widths: tuple[int, ...], epochs: int = EPOCHS) -> list[Epoch]:
     """A trial: sized under a knob, or of fixed widths."""
     data = first(name, IMAGES, OTHERS)
     torch.manual_seed(seed)
     module = networks.build("mlp", data.input_shape, data.outputs, list(widths))
     method = create("fixed") if knob is None else create("shrinknets", knob)
-    return sizer.fit(module, data, method, epochs=EPOCHS, batch_size=BATCH, seed=seed).history
+    return sizer.fit(module, data, method, epochs=epochs, batch_size=BATCH, seed=seed).history
 
 
 @cache
@@ -105,7 +105,7 @@ def sized(name: str, budget: int, seed: int) -> Searched:
 
 
 @cache
-def fixed(name: str, budget: int, seed: int) -> Searched:
+def fixed(name: str, budget: int, seed: int, epochs: int = EPOCHS) -> Searched:
     """Twenty trials of fixed widths, drawn evenly from all that are under the budget."""
     data, rng = first(name, IMAGES, OTHERS), np.random.default_rng(seed)
     inputs = math.prod(data.input_shape)
@@ -116,7 +116,7 @@ def fixed(name: str, budget: int, seed: int) -> Searched:
             if _parameters(inputs, *widths, data.outputs) <= budget:
                 return widths
 
-    return Searched([trained(name, 100 * seed + at, None, drawn()) for at in range(MOST)], hit=True)
+    return Searched([trained(name, 100 * seed + at, None, drawn(), epochs) for at in range(MOST)], hit=True)
 
 
 def _parameters(*widths: int) -> int:
@@ -143,3 +143,13 @@ def accuracy(name: str, budget: int, ours: Finder) -> tuple[Side, ...]:
 def flops(name: str, budget: int, ours: Finder) -> tuple[Side, ...]:
     """Training FLOPs of both."""
     return seeded(lambda seed: ours(name, budget, seed).flops, lambda seed: fixed(name, budget, seed).flops)
+
+
+def longer(name: str, budget: int) -> tuple[Side, ...]:
+    """Test accuracy of ``studies.size``, and of the best fixed widths, each trained for as many epochs as its path."""
+
+    def theirs(seed: int) -> float:
+        epochs = sum(map(len, sized(name, budget, seed).trials))
+        return fixed(name, budget, seed, epochs).accuracy(budget)
+
+    return seeded(lambda seed: sized(name, budget, seed).accuracy(budget), theirs)
