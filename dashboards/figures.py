@@ -222,8 +222,9 @@ def convergence(history: pd.DataFrame, arm: str, knob_name: str, curves: int = 5
         ]
         shared: dict[str, Any] = {
             "x": run["epoch"].astype(int).tolist(),
-            "mode": "lines",
+            "mode": "lines" if len(run) > 1 else "markers",
             "line": style,
+            "marker": {"color": style["color"], "size": 7},
             "text": labels,
             "hoverinfo": "text",
             "legendgroup": knob,

@@ -156,6 +156,8 @@ def _distribution(comparison: Comparison, colours: Mapping[str, str]) -> str:
     )
     if any(arm.pruned for arm in comparison.arms):
         caption += " An open mark is a trial that was pruned, as it was then; it is in no box."
+    if any(arm.dependent for arm in comparison.arms):
+        caption += " Trials that depend on each other have no box."
     return (
         f"<section><h2>How the trials are distributed</h2>{plot('boxes', caption)}"
         f"{table(tables.accuracies(comparison), colours)}"

@@ -124,7 +124,7 @@ def _under(data: str, tail: str, budget: int) -> tuple[Row, ...]:
              names=("size", "20 fixed")),
         ours(f"flops-{size}", "training FLOPs of sizer size / 20 fixed", f"of {sized}; and {_RANDOM}",
              partial(budgets.flops, data, budget, budgets.sized), unit="FLOP", names=("size", "20 fixed")),
-        ours(f"longer-{size}", "the same, fixed ones trained as long: accuracy",
+        ours(f"longer-{size}", "the same, fixed ones as long: accuracy",
              f"as fixed-{size}, each fixed network trained for as many epochs as the path and its tuning together",
              partial(budgets.longer, data, budget), value=minus, plain=True, unit="%", names=("size", "20 fixed")),
         ours(f"search-{size}", "search - best of 20 fixed: accuracy", f"{_CHOSEN}: {search}; and {_RANDOM}",
