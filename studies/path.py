@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from sizer.methods import method_class
 from studies import attempts
 from studies.attempts import HANDOVER
 from studies.files import Files
-from studies.strict import Strict
+from studies.strict import Named
 
 TUNES = "tunes"
 """The user attribute of a trial that tunes a step: the step's number."""
@@ -29,7 +29,7 @@ _END, _MOVES = 1.02, 0.98
 _IDLE, _LEAP = 0.9, 3
 
 
-class Schedule(Strict):
+class Schedule(Named):
     """How an arm walks: `"path"` in a plan, or a table with this name and any of the other fields.
 
     Attributes:
@@ -42,18 +42,13 @@ class Schedule(Strict):
             unless given.
     """
 
+    example = '"path", or { name = "path", each = 2, settle = 1 }'
+
     name: Literal["path"]
     each: int = Field(default=2, ge=1)
     settle: int = Field(default=1, ge=0)
     factor: float = Field(default=1.5, gt=1)
     tune: int | None = Field(default=None, ge=1)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _by_name_alone(cls, given: Any) -> Any:
-        if not isinstance(given, str | Mapping | Schedule):
-            raise ValueError(f'must be "path", or {{ name = "path", each = 2, settle = 1 }}, got {given!r}')
-        return {"name": given} if isinstance(given, str) else given
 
     def sizing(self, number: int, epochs: int) -> int:
         """Epochs of a step under its knob, where an arm's trials have so many."""

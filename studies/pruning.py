@@ -22,10 +22,11 @@ from optuna.pruners import (
     SuccessiveHalvingPruner,
     ThresholdPruner,
 )
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, TypeAdapter, ValidationError, model_validator
 
 from sizer.errors import InputError, unknown
 from sizer.methods import method_class
+from studies.strict import Named
 
 NONE = "none"
 PRUNERS: dict[str, type[BasePruner]] = {
@@ -40,23 +41,17 @@ _OURS = {"max_resource": "epochs"}
 _FINITE = ConfigDict(allow_inf_nan=False)
 
 
-class Pruner(BaseModel):
+class Pruner(Named):
     """A pruner as a plan names it: `"hyperband"`, or `{ name = "hyperband", reduction_factor = 4 }`.
 
     Attributes:
         name: One of `PRUNERS`, or `none`. Whatever else is given are arguments of that pruner of Optuna's.
     """
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow")
+    example = 'a name such as "hyperband", or { name = "hyperband", ... }'
 
     name: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _by_name_alone(cls, given: Any) -> Any:
-        if not isinstance(given, str | Mapping | Pruner):
-            raise ValueError(f'must be a name such as "hyperband", or {{ name = "hyperband", ... }}, got {given!r}')
-        return {"name": given} if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _none_takes_nothing(self) -> Pruner:

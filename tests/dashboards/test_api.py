@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,16 @@ def test_a_preset_with_cells_is_several_plans_and_one_start(starting: tuple[Serv
     assert [name for name, _ in starts.plans] == ["a"]
     assert submit(service, preset="das-ablation/cifar10", overrides={"trials": 1, "name": "a"})[0] == 200
     assert submit(service, preset="das-ablation/cifar10", scale="small")[1][0]["name"] == "das-ablation.small/cifar10"
+
+
+def test_a_target_may_be_said_with_a_preset(starting: tuple[Served, Starts]) -> None:
+    service, starts = starting
+    aimed = {"name": "aimed", "target": {"params": [5000]}}
+    assert submit(service, preset="demo", overrides=aimed) == (202, [{"name": "aimed", "state": "starting"}])
+    ((_, text),) = starts.plans
+    assert tomllib.loads(text)["target"]["params"] == [5000]
+    refused, said = submit(service, preset="demo", overrides={"name": "b", "target": {"params": [5000], "flops": [9]}})
+    assert (refused, "flops or latency, one of them" in str(said)) == (422, True)
 
 
 def test_a_plan_that_never_began_is_stopped_and_said_to_have_failed(starting: tuple[Served, Starts]) -> None:

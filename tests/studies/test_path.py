@@ -275,8 +275,10 @@ def test_a_path_through_workers_comes_down_to_its_budget(tmp_path: Path) -> None
 @pytest.mark.alone
 @pytest.mark.soak
 @pytest.mark.usefixtures("ray_here")
-def test_a_path_goes_on_after_its_worker_and_its_driver_were_killed(tmp_path: Path) -> None:
-    values = {**VALUES, "epochs": 6, "schedule": {**SCHEDULE, "each": 5, "settle": 3}, "batch_size": 16}
+@pytest.mark.parametrize("towards", [{}, {"target": {"params": [1500], "extend": 100.0}, "trials": 30}])
+def test_a_path_goes_on_after_its_worker_and_its_driver_were_killed(towards: dict[str, Any], tmp_path: Path) -> None:
+    schedule = {**SCHEDULE, "each": 5, "settle": 3, "tune": 8}
+    values = {**VALUES, "epochs": 6, "schedule": schedule, "batch_size": 16, **towards}
     with sweep(tmp_path / "x.db", **values) as running:
         running.until("epoch", 4)
         os.kill(workers_of(running.process.pid)[0], signal.SIGKILL)
