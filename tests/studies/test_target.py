@@ -207,7 +207,7 @@ def test_a_latency_is_what_workers_say_and_chooses_networks(bench: Bench) -> Non
 
 @pytest.mark.alone
 @pytest.mark.usefixtures("ray_here")
-@pytest.mark.parametrize("pack", [1, 2])
+@pytest.mark.parametrize("pack", [pytest.param(1, marks=pytest.mark.soak), 2])
 def test_workers_time_the_networks_that_they_have_trained(pack: int, tmp_path: Path) -> None:
     plan = aimed(epochs=2, batch_size=64, trials=2, target={"latency": [1e-6], "batch": 4})
     run(plan, tmp_path / "x.db", watch=Seen(), concurrency=1, pack=pack)
