@@ -74,12 +74,14 @@ class Sized:
         knob: Its knob.
         size: Of its network after the last epoch, as a target counts it.
         tunes: Of a path, the number of the step that it tunes; None of all others.
+        collapsed: Whether it ended because a layer was at its last unit.
     """
 
     number: int
     knob: float
     size: float
     tunes: int | None = None
+    collapsed: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,8 @@ def towards(
 def is_over(high: float, budgets: Sequence[float], walked: Sequence[Sized]) -> bool:
     """Whether a path towards budgets is at its end: within the smallest, and tuned, or where it shrinks no more.
 
+    It is, too, where a layer is at its last unit: that step hands nothing over.
+
     Args:
         high: How far the knob may go.
         budgets, walked: As `towards` takes them.
@@ -137,6 +141,8 @@ def is_over(high: float, budgets: Sequence[float], walked: Sequence[Sized]) -> b
     steps = [each for each in walked if each.tunes is None]
     if not steps:
         return False
+    if steps[-1].collapsed:
+        return True
     if steps[-1].size <= min(budgets):
         return steps[-1].number in {each.tunes for each in walked}
     return is_stuck(high, steps)

@@ -23,7 +23,7 @@ from studies.arms import Range
 from studies.path import Schedule, Sized, is_over, towards
 from studies.plan import Plan
 from studies.size_sampler import SizeSampler
-from studies.target import Target, aims, check_start, size_of
+from studies.target import COLLAPSED, Target, aims, check_start, size_of
 
 TRIALS, STEPS, MOST_STEPS = 8, 16, 40
 """Trials of a search for a budget; steps of a path through the knob's range; those of one to a budget, at most."""
@@ -179,7 +179,7 @@ def size(
                 on_trial(value, run.history)
             if not run.history:
                 return None
-            sized.append(Sized(number, value, size_of(run.net.finish(), data, wanted), tunes))
+            sized.append(Sized(number, value, size_of(run.net.finish(), data, wanted), tunes, run.status == COLLAPSED))
             return sized[-1]
 
         if path is None:

@@ -35,6 +35,8 @@ KINDS = {"params": "parameters", "flops": "flops", "latency": "latency_ms"}
 
 SETTLED = "settled"
 """What a study says of itself once no further trial is worth it: the target for which that holds."""
+COLLAPSED = "collapsed"
+"""The status of a trial whose network would have lost the last unit of a layer."""
 _CERTAIN = 1.15
 _END = 1.02
 
@@ -123,7 +125,13 @@ def sized(rows: Iterable[FrozenTrial], knob: str, target: Target) -> list[Sized]
     """The complete trials of a study as far as they say their size, in order."""
     attribute = target.attribute
     return [
-        Sized(row.number, float(row.params[knob]), row.user_attrs[attribute], row.user_attrs.get(TUNES))
+        Sized(
+            row.number,
+            float(row.params[knob]),
+            row.user_attrs[attribute],
+            row.user_attrs.get(TUNES),
+            row.user_attrs.get("status") == COLLAPSED,
+        )
         for row in sorted(rows, key=lambda row: row.number)
         if row.state == TrialState.COMPLETE and knob in row.params and row.user_attrs.get(attribute)
     ]
@@ -165,8 +173,9 @@ def by_arm(spec: Mapping[str, Any], trials: pd.DataFrame, history: pd.DataFrame)
         tunes: dict[int, int] = dict(
             trials.loc[(trials["arm"] == name) & trials[TUNES].notna(), ["number", TUNES]].itertuples(index=False)
         )
+        collapsed = set(trials.loc[(trials["arm"] == name) & (trials["status"] == COLLAPSED), "number"])
         sizes = [
-            Sized(number, value, size, tunes.get(number))
+            Sized(number, value, size, tunes.get(number), number in collapsed)
             for number, value, size in own[["number", "knob", target.cost]].itertuples(index=False, name=None)
         ]
         found[name] = aims(target, knob.name, target.reach(Range(**arm[knob.name])), sizes, walking.get(name))
@@ -207,6 +216,9 @@ def _aim_of_path(target: Target, budget: float, knob: str, bounds: Range, sized:
     if tuned:
         least = max(each.size for each in tuned)
         why = f"several units went at once, down to {target.told(least)}"
+        return Aim(budget, None, nearest, why, hopeless=True)
+    if steps[-1].collapsed:
+        why = f"a layer was at its last unit with {target.told(steps[-1].size)} in all: start from one with more units"
         return Aim(budget, None, nearest, why, hopeless=True)
     if is_stuck(bounds.high, steps):
         why = f"{knob} = {bounds.high:g}, the end of its range, still gives {target.told(steps[-1].size)}"

@@ -205,6 +205,21 @@ def test_a_path_that_shrinks_no_more_at_the_end_of_its_range_says_so(bench: Benc
     assert small.nearest == large.nearest
 
 
+def test_a_path_whose_layer_is_at_its_last_unit_ends_there(bench: Bench) -> None:
+    driver = bench.start(walk(**AIM))
+    stepped(driver, 40)
+    member = driver.next()
+    assert member is not None
+    driver.epoch(member["trial_id"], epoch(1, 0.5, 38))
+    driver.end(member["trial_id"], "collapsed", "dense1 would have lost the last unit in epoch 1", attempt="")
+    assert driver.left == 0
+    small, large = driver.aims("shrinknets")
+    assert large.why == "a layer was at its last unit with 2,860 in all: start from one with more units"
+    assert (small.why, small.hopeless) == (large.why, True)
+    spec, trials, history = (read(bench.database, "small") for read in (query.spec, query.trials, query.history))
+    assert target.by_arm(spec, trials, history) == {"shrinknets": [small, large]}
+
+
 def test_units_that_go_at_once_may_leave_a_budget_without_its_network(bench: Bench) -> None:
     driver = bench.start(walk(**{**AIM, "target": {"params": [2500]}}))
     for width in (40, 36, 20, 20):
