@@ -38,8 +38,9 @@ def size(
 ) -> None:
     """Finds a network of the size that you ask for.
 
-    Under a budget: one run whose network shrinks until it fits, and is tuned then (for a latency: a search for the
-    knob). Without a budget: a walk through all sizes.
+    Under a budget one run shrinks a network until it fits, and tunes it. Without one it walks through all sizes.
+
+    For a latency, and with methods that grow, it searches for the knob instead.
 
     The best network by validation accuracy goes to a folder, with a report. The same command goes on where it was.
     """
