@@ -27,6 +27,7 @@ TUNES = "tunes"
 """The user attribute of a trial that tunes a step: the step's number."""
 _END, _MOVES = 1.02, 0.98
 _IDLE, _LEAP = 0.9, 3
+_TRIES = 4
 
 
 class Schedule(Named):
@@ -115,7 +116,7 @@ def towards(
         budgets: The sizes, rising.
         walked: Its complete trials, in order.
     """
-    steps = [each for each in walked if each.tunes is None]
+    steps = [each for each in walked if each.tunes is None and not each.collapsed]
     if not steps:
         return Step(low, epochs, schedule.settle, limit=max(budgets))
     last, before = steps[-1], min((each.size for each in steps[:-1]), default=math.inf)
@@ -126,26 +127,33 @@ def towards(
     # Later, a step in which nothing goes is no sign of a small knob: units go one at a time.
     idle = last.size > _IDLE * steps[0].size
     knob = min(last.knob * schedule.factor ** (_LEAP if idle else 1), high)
+    if walked[-1].collapsed:  # it handed nothing over: once more from where it began, half as far
+        knob = math.sqrt(last.knob * walked[-1].knob)
     return Step(knob, schedule.each, schedule.settle, limit=max(left, default=None))
 
 
 def is_over(high: float, budgets: Sequence[float], walked: Sequence[Sized]) -> bool:
     """Whether a path towards budgets is at its end: within the smallest, and tuned, or where it shrinks no more.
 
-    It is, too, where a layer is at its last unit: that step hands nothing over.
+    It is, too, where layers come to their last unit however small the step is.
 
     Args:
         high: How far the knob may go.
         budgets, walked: As `towards` takes them.
     """
-    steps = [each for each in walked if each.tunes is None]
+    if is_collapsing(walked):
+        return True
+    steps = [each for each in walked if each.tunes is None and not each.collapsed]
     if not steps:
         return False
-    if steps[-1].collapsed:
-        return True
     if steps[-1].size <= min(budgets):
         return steps[-1].number in {each.tunes for each in walked}
     return is_stuck(high, steps)
+
+
+def is_collapsing(walked: Sequence[Sized]) -> bool:
+    """Whether the last trials have all collapsed, each of a smaller step than the one before."""
+    return len(walked) >= _TRIES and all(each.collapsed for each in walked[-_TRIES:])
 
 
 def is_stuck(high: float, steps: Sequence[Sized]) -> bool:

@@ -225,7 +225,7 @@ def _walk(
         if is_over(high, wanted.budgets, sized):
             return
         step = towards(schedule, first, low, high, wanted.budgets, sized)
-        last = next((each.number for each in reversed(sized) if each.tunes is None), None)
+        last = next((each.number for each in reversed(sized) if each.tunes is None and not each.collapsed), None)
         train(
             step.knob, step.tunes, epochs=step.sizing + step.settle, settle=step.settle, seed=seed + number,
             start=None if last is None else place / str(last) / STATE,

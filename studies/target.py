@@ -20,7 +20,7 @@ from sizer.errors import InputError
 from sizer.methods import method_class
 from studies import tables
 from studies.arms import Range
-from studies.path import TUNES, Schedule, Sized, is_over, is_stuck, walks
+from studies.path import TUNES, Schedule, Sized, is_collapsing, is_over, is_stuck, walks
 from studies.size_sampler import WITHIN
 from studies.strict import Strict
 
@@ -205,9 +205,9 @@ def is_settled(
 
 
 def _aim_of_path(target: Target, budget: float, knob: str, bounds: Range, sized: Sequence[Sized]) -> Aim:
-    steps = [each for each in sized if each.tunes is None]
-    if not steps:
+    if not sized:
         return Aim(budget, why="no trial has ended")
+    steps = [each for each in sized if each.tunes is None and not each.collapsed]
     tuned = [each for each in sized if each.tunes is not None and each.size <= budget]
     within = [each for each in tuned if each.size >= (1 - target.within) * budget]
     if within:
@@ -217,8 +217,8 @@ def _aim_of_path(target: Target, budget: float, knob: str, bounds: Range, sized:
         least = max(each.size for each in tuned)
         why = f"several units went at once, down to {target.told(least)}"
         return Aim(budget, None, nearest, why, hopeless=True)
-    if steps[-1].collapsed:
-        why = f"a layer was at its last unit with {target.told(steps[-1].size)} in all: start from one with more units"
+    if is_collapsing(sized):
+        why = f"a layer was at its last unit with {target.told(sized[-1].size)} in all: start from one with more units"
         return Aim(budget, None, nearest, why, hopeless=True)
     if is_stuck(bounds.high, steps):
         why = f"{knob} = {bounds.high:g}, the end of its range, still gives {target.told(steps[-1].size)}"

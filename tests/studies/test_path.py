@@ -205,13 +205,31 @@ def test_a_path_that_shrinks_no_more_at_the_end_of_its_range_says_so(bench: Benc
     assert small.nearest == large.nearest
 
 
-def test_a_path_whose_layer_is_at_its_last_unit_ends_there(bench: Bench) -> None:
-    driver = bench.start(walk(**AIM))
-    stepped(driver, 40)
+def collapsed(driver: Driver) -> dict[str, Any]:
+    """The next step, whose layer came to its last unit: it hands nothing over."""
     member = driver.next()
     assert member is not None
     driver.epoch(member["trial_id"], epoch(1, 0.5, 38))
     driver.end(member["trial_id"], "collapsed", "dense1 would have lost the last unit in epoch 1", attempt="")
+    return member
+
+
+def test_a_step_whose_layer_came_to_its_last_unit_is_done_again_half_as_far(bench: Bench) -> None:
+    driver = bench.start(walk(**AIM))
+    first = stepped(driver, 40)
+    far = collapsed(driver)
+    again = stepped(driver, 35)
+    assert again["knob"] == pytest.approx((first["knob"] * far["knob"]) ** 0.5)
+    assert again["start"] == far["start"] == f"{first['run']}/attempt-1-0/handover.safetensors"
+    assert stepped(driver, 33)["knob"] == pytest.approx(again["knob"] * 1.5)
+    assert stepped(driver, 33)["settle"] == 4, "it goes on from there"
+
+
+def test_a_path_ends_where_layers_come_to_their_last_unit_however_small_the_step(bench: Bench) -> None:
+    driver = bench.start(walk(**AIM))
+    stepped(driver, 40)
+    knobs = [collapsed(driver)["knob"] for _ in range(4)]
+    assert knobs == sorted(knobs, reverse=True)
     assert driver.left == 0
     small, large = driver.aims("shrinknets")
     assert large.why == "a layer was at its last unit with 2,860 in all: start from one with more units"
