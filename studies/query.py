@@ -33,7 +33,8 @@ HISTORY = (
 NOBODY = "nobody runs it"
 _SAID = ("method", "knob_name", "seed", "status", "fold", "learning_rate")
 _WHOLE = (
-    "point", "fold", "epoch", "parameters", "flops", "units", "training_flops", "epochs", "peak_memory", "seed", "tunes",
+    "point", "fold", "epoch", "parameters", "flops", "units", "training_flops", "epochs", "peak_memory", "seed",
+    "tunes",
 )  # fmt: skip
 _WORDS = ("arm", "method", "stage", "state", "status", "reason", "knob_name", "device", "widths", "notes")
 _AT_BEST = ("epoch", "val_accuracy", "test_accuracy", "val_loss", "test_loss", "parameters", "flops", "units", "widths")
