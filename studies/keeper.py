@@ -14,7 +14,7 @@ import optuna
 from optuna.trial import TrialState
 
 from sizer import Epoch, best_epoch
-from studies import attempts, path, search, weights
+from studies import attempts, path, search, target, weights
 from studies.database import Database
 from studies.files import ARTIFACTS, RUNS, Files
 from studies.lease import Lease
@@ -61,6 +61,10 @@ class Keeper:
         if self._plan.path(arm) is None:
             return None
         rows = self._studies[arm].get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if (wanted := self._plan.target) is not None:
+            walked = target.sized(rows, str(self._plan.every[arm].knob_name), wanted)
+            steps = {each.number for each in path.held(wanted.budgets, wanted.within, walked)[0]}
+            rows = [row for row in rows if row.number in steps]
         return path.start_of(self.files, self._plan.study_name(arm), rows)
 
     def note(self, arm: str, trial_id: int, epochs: list[Epoch]) -> None:

@@ -4,7 +4,8 @@ Each step is a trial of its own. Its first epochs size the network under a knob 
 of weights and optimiser is handed over to the next step, and the last epochs settle: the widths stay, no penalty acts.
 
 With a target a path goes on until its network is within the smallest budget. A step that comes within a budget keeps
-its network as soon as that is small enough, and is chosen: a trial of its own tunes it, without the penalty.
+its network as soon as that is small enough, and is chosen: a trial of its own tunes it, without the penalty. A step
+that goes too far is done again from where it began.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from pydantic import Field
 
 from sizer.methods import method_class
@@ -27,7 +28,7 @@ TUNES = "tunes"
 """The user attribute of a trial that tunes a step: the step's number."""
 _END, _MOVES = 1.02, 0.98
 _IDLE, _LEAP = 0.9, 3
-_TRIES = 4
+_LEFT, _TRIES = 0.5, 4
 
 
 class Schedule(Named):
@@ -104,46 +105,80 @@ class Step:
     tunes: int | None = None
 
 
+def held(budgets: Sequence[float], within: float, walked: Sequence[Sized]) -> tuple[list[Sized], list[Sized]]:
+    """The steps of a path towards budgets that hold, and those since the last of them that went too far.
+
+    A step goes too far where a layer comes to its last unit, more than half of the size goes, or the largest budget
+    left is undercut by more than it may be. It is done again half as far; then again, but the fourth time it holds
+    unless a layer came to its last unit.
+
+    Args:
+        budgets: The sizes, rising.
+        within: How much smaller than a budget a network may be, as a share.
+        walked: The path's complete trials, in order.
+    """
+    steps: list[Sized] = []
+    far: list[Sized] = []
+    for each in walked:
+        if each.tunes is not None:
+            continue
+        before = steps[-1].size if steps else math.inf
+        ahead = max((budget for budget in budgets if budget < before), default=0)
+        least = max(_LEFT * before, (1 - within) * ahead) if steps and len(far) + 1 < _TRIES else 0
+        if each.collapsed or each.size < least:
+            far.append(each)
+        else:
+            steps.append(each)
+            far = []
+    return steps, far
+
+
 def towards(
-    schedule: Schedule, epochs: int, low: float, high: float, budgets: Sequence[float], walked: Sequence[Sized]
+    schedule: Schedule,
+    epochs: int,
+    low: float,
+    high: float,
+    budgets: Sequence[float],
+    within: float,
+    walked: Sequence[Sized],
 ) -> Step:
-    """The next trial of a path towards budgets.
+    """The next trial of a path towards budgets; it begins with what the last step that holds has left.
 
     Args:
         schedule: How it walks.
         epochs: Of the first step under its knob.
         low, high: Where the knob begins, and how far it may go.
-        budgets: The sizes, rising.
-        walked: Its complete trials, in order.
+        budgets, within, walked: As `held` takes them.
     """
-    steps = [each for each in walked if each.tunes is None and not each.collapsed]
+    steps, far = held(budgets, within, walked)
+    tuned = {each.tunes for each in walked} - {None}
     if not steps:
         return Step(low, epochs, schedule.settle, limit=max(budgets))
     last, before = steps[-1], min((each.size for each in steps[:-1]), default=math.inf)
     chosen = any(last.size <= budget < before for budget in budgets)
-    if chosen and last.number not in {each.tunes for each in walked}:
+    if chosen and last.number not in tuned:
         return Step(last.knob, 0, schedule.tune or epochs, tunes=last.number)
     left = [budget for budget in budgets if budget < last.size]
     # Later, a step in which nothing goes is no sign of a small knob: units go one at a time.
-    idle = last.size > _IDLE * steps[0].size
+    idle = last.size > _IDLE * steps[0].size and len(steps) + len(tuned) == len(walked)
     knob = min(last.knob * schedule.factor ** (_LEAP if idle else 1), high)
-    if walked[-1].collapsed:  # it handed nothing over: once more from where it began, half as far
-        knob = math.sqrt(last.knob * walked[-1].knob)
+    if far:
+        knob = math.sqrt(last.knob * far[-1].knob)
     return Step(knob, schedule.each, schedule.settle, limit=max(left, default=None))
 
 
-def is_over(high: float, budgets: Sequence[float], walked: Sequence[Sized]) -> bool:
+def is_over(high: float, budgets: Sequence[float], within: float, walked: Sequence[Sized]) -> bool:
     """Whether a path towards budgets is at its end: within the smallest, and tuned, or where it shrinks no more.
 
     It is, too, where layers come to their last unit however small the step is.
 
     Args:
         high: How far the knob may go.
-        budgets, walked: As `towards` takes them.
+        budgets, within, walked: As `held` takes them.
     """
-    if is_collapsing(walked):
+    steps, far = held(budgets, within, walked)
+    if is_collapsing(far):
         return True
-    steps = [each for each in walked if each.tunes is None and not each.collapsed]
     if not steps:
         return False
     if steps[-1].size <= min(budgets):
@@ -151,9 +186,13 @@ def is_over(high: float, budgets: Sequence[float], walked: Sequence[Sized]) -> b
     return is_stuck(high, steps)
 
 
-def is_collapsing(walked: Sequence[Sized]) -> bool:
-    """Whether the last trials have all collapsed, each of a smaller step than the one before."""
-    return len(walked) >= _TRIES and all(each.collapsed for each in walked[-_TRIES:])
+def is_collapsing(far: Sequence[Sized]) -> bool:
+    """Whether so many steps have gone too far, each half as far as the one before, that layers empty whatever is done.
+
+    Args:
+        far: What `held` gives.
+    """
+    return len(far) >= _TRIES
 
 
 def is_stuck(high: float, steps: Sequence[Sized]) -> bool:
@@ -170,15 +209,14 @@ def knob_at(method: str, low: float, high: float, number: int, steps: int) -> fl
 
 
 def start_of(files: Files, study_name: str, rows: Iterable[FrozenTrial]) -> str | None:
-    """The state that the next step begins with: what the last complete one left; None before there is one.
+    """The state that the next step begins with: what the last one left; None before there is one.
 
     Args:
         files: Of the evaluation.
         study_name: Of the arm's study.
-        rows: Its trials.
+        rows: Its complete trials, as far as they hold.
     """
-    complete = [row for row in rows if row.state == TrialState.COMPLETE]
-    for row in sorted(complete, key=lambda row: -row.number):
+    for row in sorted(rows, key=lambda row: -row.number):
         folder = f"{attempts.run_of(study_name, row.number)}/{row.user_attrs.get('attempt', '')}"
         if row.user_attrs.get("attempt") and HANDOVER in files.names(folder):
             return f"{folder}/{HANDOVER}"

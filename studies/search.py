@@ -106,7 +106,8 @@ def step_of(plan: Plan, name: str, number: int, study: optuna.Study) -> Step | N
     rows = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     before = [each for each in sized(rows, str(arm.knob_name), plan.target) if each.number < number]
     epochs = int(plan.setting(name, "epochs"))
-    return towards(schedule, epochs, arm.knob.low, plan.reach(arm).high, plan.target.budgets, before)
+    wanted = plan.target
+    return towards(schedule, epochs, arm.knob.low, plan.reach(arm).high, wanted.budgets, wanted.within, before)
 
 
 def put_first(plan: Plan, name: str, at: int) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from sizer.datasets import Data
 from sizer.errors import InputError
 from sizer.training import STATE, weights_file
 from studies.arms import Range
-from studies.path import Schedule, Sized, is_over, towards
+from studies.path import Schedule, Sized, held, is_over, towards
 from studies.plan import Plan
 from studies.size_sampler import SizeSampler
 from studies.target import COLLAPSED, Target, aims, check_start, size_of
@@ -222,13 +222,13 @@ def _walk(
     first, schedule = path
     low, high = ends
     for number in range(trials):
-        if is_over(high, wanted.budgets, sized):
+        if is_over(high, wanted.budgets, wanted.within, sized):
             return
-        step = towards(schedule, first, low, high, wanted.budgets, sized)
-        last = next((each.number for each in reversed(sized) if each.tunes is None and not each.collapsed), None)
+        step = towards(schedule, first, low, high, wanted.budgets, wanted.within, sized)
+        steps, _ = held(wanted.budgets, wanted.within, sized)
         train(
             step.knob, step.tunes, epochs=step.sizing + step.settle, settle=step.settle, seed=seed + number,
-            start=None if last is None else place / str(last) / STATE,
+            start=place / str(steps[-1].number) / STATE if steps else None,
             **({f"max_{wanted.kind}": round(step.limit)} if step.limit else {}),
         )  # fmt: skip
 

@@ -20,7 +20,7 @@ from sizer.errors import InputError
 from sizer.methods import method_class
 from studies import tables
 from studies.arms import Range
-from studies.path import TUNES, Schedule, Sized, is_collapsing, is_over, is_stuck, walks
+from studies.path import TUNES, Schedule, Sized, held, is_collapsing, is_over, is_stuck, walks
 from studies.size_sampler import WITHIN
 from studies.strict import Strict
 
@@ -201,13 +201,17 @@ def is_settled(
     target: Target, bounds: Range, sized: Sequence[Sized], found: Sequence[Aim], path: Schedule | None
 ) -> bool:
     """Whether an arm needs no more trials, where its aims are these."""
-    return is_over(bounds.high, target.budgets, sized) if path is not None else all(aim.settled for aim in found)
+    return (
+        is_over(bounds.high, target.budgets, target.within, sized)
+        if path is not None
+        else all(aim.settled for aim in found)
+    )
 
 
 def _aim_of_path(target: Target, budget: float, knob: str, bounds: Range, sized: Sequence[Sized]) -> Aim:
     if not sized:
         return Aim(budget, why="no trial has ended")
-    steps = [each for each in sized if each.tunes is None and not each.collapsed]
+    steps, far = held(target.budgets, target.within, sized)
     tuned = [each for each in sized if each.tunes is not None and each.size <= budget]
     within = [each for each in tuned if each.size >= (1 - target.within) * budget]
     if within:
@@ -217,7 +221,7 @@ def _aim_of_path(target: Target, budget: float, knob: str, bounds: Range, sized:
         least = max(each.size for each in tuned)
         why = f"several units went at once, down to {target.told(least)}"
         return Aim(budget, None, nearest, why, hopeless=True)
-    if is_collapsing(sized):
+    if is_collapsing(far):
         why = f"a layer was at its last unit with {target.told(sized[-1].size)} in all: start from one with more units"
         return Aim(budget, None, nearest, why, hopeless=True)
     if is_stuck(bounds.high, steps):

@@ -104,40 +104,62 @@ _SEARCH = (
     "a search on {} of lambda in 1e-4 to 1e-1, 8 epochs a trial, until one ends with {:,} parameters or up to a tenth "
     "fewer"
 )
-_SIZED = "studies.size on {}, max_params={:,}, epochs=8: a path, tuned at its end"
+_SIZED = "studies.size on {}, max_{}={:,}, epochs=8: a path, tuned at its end"
 _RANDOM = "20 random fixed widths under the budget of 8 epochs each; another seed each turn"
 _CHOSEN = "percent of 10,000 test images of what validation chooses"
 
 
-def _under(data: str, tail: str, budget: int) -> tuple[Row, ...]:
-    setting, size = _SETTING.format(data), f"{budget // 1000}k{tail}"
-    search, sized = _SEARCH.format(setting, budget), _SIZED.format(setting, budget)
-    ours = partial(Row, pairs=5, warm=False)
+def _sized(task: budgets.Task, setting: str, budget: int, size: str) -> tuple[Row, ...]:
+    sized, ours = (
+        _SIZED.format(setting, task.kind, budget),
+        partial(Row, pairs=5, warm=False, names=("size", "20 fixed")),
+    )
+    return (
+        ours(f"fixed-{size}", "sizer size - best of 20 fixed: accuracy", f"{_CHOSEN}: {sized}; and {_RANDOM}",
+             partial(budgets.accuracy, task, budget, budgets.sized), value=minus, plain=True, unit="%"),
+        ours(f"flops-{size}", "training FLOPs of sizer size / 20 fixed", f"of {sized}; and {_RANDOM}",
+             partial(budgets.flops, task, budget, budgets.sized), unit="FLOP"),
+        ours(f"longer-{size}", "the same, fixed ones as long: accuracy",
+             f"as fixed-{size}, each fixed network trained for as many epochs as the path and its tuning together",
+             partial(budgets.longer, task, budget), value=minus, plain=True, unit="%"),
+    )  # fmt: skip
+
+
+def _searched(task: budgets.Task, setting: str, budget: int, size: str) -> tuple[Row, ...]:
+    search, ours = _SEARCH.format(setting, budget), partial(Row, pairs=5, warm=False)
     return (
         ours(f"target-{size}", f"trials until {budget:,} parameters",
              f"trials of {search}: by our sampler, random knobs and TPE on the distance; 21: not in 20; another seed "
              "each turn",
-             partial(budgets.target, data, budget), most=5, value=own, plain=True, unit="trials",
+             partial(budgets.target, task, budget), most=5, value=own, plain=True, unit="trials",
              names=("ours", "random", "TPE")),
-        ours(f"fixed-{size}", "sizer size - best of 20 fixed: accuracy", f"{_CHOSEN}: {sized}; and {_RANDOM}",
-             partial(budgets.accuracy, data, budget, budgets.sized), value=minus, plain=True, unit="%",
-             names=("size", "20 fixed")),
-        ours(f"flops-{size}", "training FLOPs of sizer size / 20 fixed", f"of {sized}; and {_RANDOM}",
-             partial(budgets.flops, data, budget, budgets.sized), unit="FLOP", names=("size", "20 fixed")),
-        ours(f"longer-{size}", "the same, fixed ones as long: accuracy",
-             f"as fixed-{size}, each fixed network trained for as many epochs as the path and its tuning together",
-             partial(budgets.longer, data, budget), value=minus, plain=True, unit="%", names=("size", "20 fixed")),
         ours(f"search-{size}", "search - best of 20 fixed: accuracy", f"{_CHOSEN}: {search}; and {_RANDOM}",
-             partial(budgets.accuracy, data, budget, budgets.looked), value=minus, plain=True, unit="%",
+             partial(budgets.accuracy, task, budget, budgets.looked), value=minus, plain=True, unit="%",
              names=("search", "20 fixed")),
         ours(f"spent-{size}", "training FLOPs of search / 20 fixed", f"of {search}; and {_RANDOM}",
-             partial(budgets.flops, data, budget, budgets.looked), unit="FLOP", names=("search", "20 fixed")),
+             partial(budgets.flops, task, budget, budgets.looked), unit="FLOP", names=("search", "20 fixed")),
     )  # fmt: skip
 
 
-_BUDGETS = tuple(
-    row for data, tail in _IMAGES.items() for budget in budgets.BUDGETS for row in _under(data, tail, budget)
-)
+_BUDGETS = (
+    *(
+        row
+        for data, tail in _IMAGES.items()
+        for budget in budgets.BUDGETS
+        for rows in (_searched, _sized)
+        for row in rows(budgets.Task(data), _SETTING.format(data), budget, f"{budget // 1000}k{tail}")
+    ),
+    *(
+        row
+        for data, few, many in (("fashion_mnist", 200_000, 500_000), ("cifar10", 400_000, 1_000_000))
+        for budget in (few, many)
+        for row in _sized(
+            budgets.Task(data, "lenet", (10, 20, 60), "flops"),
+            f"lenet 10-20-60 (ShrinkNets, batch 128, 12,000 images of {data})", budget,
+            f"lenet-{budget // 1000}k{'' if data == 'fashion_mnist' else '-cifar10'}",
+        )
+    ),
+)  # fmt: skip
 
 _SURGERY = (
     *(Row(f"attach-{name}", "attach()", f"seconds of attach() on {name} at its default widths, the network being there",

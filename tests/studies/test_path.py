@@ -238,13 +238,32 @@ def test_a_path_ends_where_layers_come_to_their_last_unit_however_small_the_step
     assert target.by_arm(spec, trials, history) == {"shrinknets": [small, large]}
 
 
+@pytest.mark.parametrize(("budget", "width"), [(2500, 29), (500, 17)], ids=["undercut", "half-gone"])
+def test_a_step_that_goes_too_far_is_done_again_from_where_it_began(bench: Bench, budget: int, width: int) -> None:
+    plan = walk(**{**AIM, "target": {"params": [budget]}})
+    driver = bench.start(plan)
+    stepped(driver, 40)
+    good = stepped(driver, 36)
+    far = stepped(driver, width)
+    assert far["start"] == f"{good['run']}/attempt-1-1/handover.safetensors"
+    assert runs(driver) == ["small+shrinknets-1"]
+
+    driver = bench.start(plan)
+    again = stepped(driver, 35)
+    assert again["start"] == far["start"]
+    assert again["knob"] == pytest.approx((good["knob"] * far["knob"]) ** 0.5)
+    following = stepped(driver, 34)
+    assert following["start"] == f"{again['run']}/attempt-1-3/handover.safetensors"
+    assert following["knob"] == pytest.approx(again["knob"] * 1.5), "it leaps no more"
+
+
 def test_units_that_go_at_once_may_leave_a_budget_without_its_network(bench: Bench) -> None:
     driver = bench.start(walk(**{**AIM, "target": {"params": [2500]}}))
-    for width in (40, 36, 20, 20):
+    for width in (40, 36, 20, 21, 22, 23, 23):
         stepped(driver, width)
     assert driver.left == 0
     (aim,) = driver.aims("shrinknets")
-    assert (aim.why, aim.hopeless) == ("several units went at once, down to 1,510", True)
+    assert (aim.why, aim.hopeless) == ("several units went at once, down to 1,735", True)
     assert aim.nearest is not None
     assert (aim.nearest.number, aim.nearest.size) == (1, 2710)
 
