@@ -156,7 +156,7 @@ _BUDGETS = (
         for row in _sized(
             budgets.Task(data, "lenet", (10, 20, 60), "flops"),
             f"lenet 10-20-60 (ShrinkNets, batch 128, 12,000 images of {data})", budget,
-            f"lenet-{budget // 1000}k{'' if data == 'fashion_mnist' else '-cifar10'}",
+            f"lenet-{budget // 1000}k{'' if data == 'fashion_mnist' else '-cifar'}",
         )
     ),
 )  # fmt: skip
