@@ -251,6 +251,7 @@ class Training:
     def _record(self, loss: float, accuracy: float, measured: Measures | None) -> Epoch:
         found = measured or {name: self.passes.measure(self.parts[name]) for name in ("val", "test")}
         (val_loss, val_accuracy), (test_loss, test_accuracy) = found["val"], found["test"]
+        before = max((epoch.peak_memory for epoch in self.so_far.history), default=0)
         return Epoch(
             epoch=self.net.epoch,
             train_loss=loss,
@@ -264,7 +265,7 @@ class Training:
             flops=self.passes.flops()[0],
             training_flops=self.passes.training_flops,
             seconds=self.passes.seconds,
-            peak_memory=cost.peak_memory(self.passes.forward.device),
+            peak_memory=max(before, cost.peak_memory(self.passes.forward.device)),
         )
 
     def _keep(self, folder: Path, stepper: Stepper) -> None:

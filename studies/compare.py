@@ -31,6 +31,10 @@ from studies.path import walks
 from studies.target import searching
 
 
+MOST_PAIRS = 30
+"""Pairs that are tested; of more, those with the baseline of the highest median."""
+
+
 @dataclass(frozen=True)
 class Arm:
     """What one arm's trials gave. Values are None where no finished trial gives one.
@@ -194,19 +198,20 @@ def compare(
     }
     sizing = [arm for arm in usable if arm.sizes]
     baselines = [arm for arm in usable if not arm.sizes]
+    pairs = [(a, b) for a in sizing for b in baselines if a.name in scores and b.name in scores]
+    notes = list(_notes(described))
+    if len(pairs) > MOST_PAIRS:
+        best = max((b for _, b in pairs), key=lambda arm: arm.median or 0.0)
+        pairs = [(a, b) for a, b in pairs if b is best]
+        notes.append(f"of more than {MOST_PAIRS} pairs, those with the baseline of the highest median, {best.name}")
     return Comparison(
         task=task,
         threshold=threshold,
         spread_p=spread_test(list(scores.values())),
         arms=described,
-        pairs=tuple(
-            _pair(a, b, scores[a.name], scores[b.name], task)
-            for a in sizing
-            for b in baselines
-            if a.name in scores and b.name in scores
-        ),
+        pairs=tuple(_pair(a, b, scores[a.name], scores[b.name], task) for a, b in pairs),
         reaches=_reaches(sizing, baselines),
-        notes=_notes(described),
+        notes=tuple(notes),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,21 +21,43 @@ def expected_best(chosen_first: Sequence[float] | Floats) -> Floats:
     Args:
         chosen_first: N test accuracies in the order of validation accuracy, best first.
     """
-    values = np.asarray(chosen_first, dtype=np.float64)
-    count = len(values)
-    result = np.empty(count)
-    for n in range(1, count + 1):
-        weights = [math.comb(count - rank, n - 1) / math.comb(count, n) for rank in range(1, count + 1)]
-        result[n - 1] = np.dot(weights, values)
+    count, result = len(chosen_first), np.zeros(len(chosen_first))
+    n = np.arange(1, count + 1)
+    chance = n / max(count, 1)
+    for rank, value in enumerate(chosen_first, start=1):
+        result += chance * value
+        chance = chance * np.maximum(0, count - rank - n + 1) / max(count - rank, 1)
     return result
 
 
 def median_interval(a: Floats, b: Floats, *, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of median(a) - median(b), each arm resampled; the seed makes it repeatable."""
+    """95 % percentile bootstrap interval of median(a) - median(b), each arm resampled; the seed makes it repeatable.
+
+    Args:
+        a, b: sorted values.
+        seed: of the resamples.
+    """
     rng = np.random.default_rng(seed)
-    draws = [np.median(values[rng.integers(len(values), size=(RESAMPLES, len(values)))], axis=1) for values in (a, b)]
+    draws = [_medians(values, rng) for values in (a, b)]
     low, high = np.percentile(draws[0] - draws[1], [2.5, 97.5])
     return float(low), float(high)
+
+
+def _medians(values: Floats, rng: np.random.Generator) -> Floats:
+    """Medians of resamples of sorted values.
+
+    A resample is n uniform numbers u, each the value at floor(n u), so that its median needs their middle ones alone:
+    the k-th smallest of n is Beta(k, n - k + 1) distributed, and the next one the smallest of n - k above it.
+    """
+    count = len(values)
+    k = (count + 1) // 2
+    middle = rng.beta(k, count - k + 1, RESAMPLES)
+    chosen: Floats = values[np.minimum((count * middle).astype(int), count - 1)]
+    if count % 2:
+        return chosen
+    above = middle + (1 - middle) * (1 - (1 - rng.random(RESAMPLES)) ** (1 / (count - k)))
+    following: Floats = values[np.minimum((count * above).astype(int), count - 1)]
+    return (chosen + following) / 2
 
 
 def spread_test(samples: Sequence[Floats]) -> float | None:

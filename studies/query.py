@@ -91,17 +91,13 @@ def trials(db: str | Path | Database, plan_name: str) -> pd.DataFrame:
         InputError: No such database or evaluation.
     """
     with reading(db) as connection:
-        read = stored.read(connection, stored.evaluation(connection, plan_name))
+        read = stored.brief(connection, stored.evaluation(connection, plan_name))
     rows = []
     for trial in read.trials:
-        epochs = read.epochs.get(trial["trial_id"], [])
-        best = min(epochs, key=_order, default=None)
-        row = {**trial, **{name: best[name] if best else None for name in _AT_BEST}}
-        row["widths"] = best["widths"] if best else {}
-        row["epochs"] = len(epochs)
-        for total in ("training_flops", "seconds", "peak_memory"):
-            row[total] = max((epoch[total] for epoch in epochs), default=None)
-        rows.append(row)
+        best, last = (found.get(trial["trial_id"], {}) for found in (read.best, read.last))
+        row = {**trial, **{name: best.get(name) for name in _AT_BEST}, "widths": best.get("widths", {})}
+        row |= {total: last.get(total) for total in ("training_flops", "seconds", "peak_memory")}
+        rows.append({**row, "epochs": read.epochs.get(trial["trial_id"], 0)})
     return frame(rows, TRIALS)
 
 
@@ -326,12 +322,6 @@ def _told(read: stored.Read) -> pd.DataFrame:
         if epoch["val_accuracy"] is not None
     ]
     return frame(rows, (*HISTORY, *_SAID, "units"), units="int64")
-
-
-def _order(epoch: dict[str, Any]) -> tuple[float, int, int]:
-    """As `sizer.best_epoch` orders epochs; one whose accuracy is no number comes last."""
-    accuracy = epoch["val_accuracy"]
-    return (float("inf") if accuracy is None else -accuracy, epoch["parameters"], epoch["epoch"])
 
 
 def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], **types: str) -> pd.DataFrame:

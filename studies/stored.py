@@ -54,6 +54,21 @@ class Read(NamedTuple):
     epochs: dict[int, list[dict[str, Any]]]
 
 
+class Brief(NamedTuple):
+    """Of each trial only what stands for it.
+
+    Attributes:
+        trials: As in `Read`.
+        epochs: A trial's id -> how many epochs it has.
+        best, last: A trial's id -> its row of `sizer_history` of the best epoch, and of the last.
+    """
+
+    trials: list[dict[str, Any]]
+    epochs: dict[int, int]
+    best: dict[int, dict[str, Any]]
+    last: dict[int, dict[str, Any]]
+
+
 @contextlib.contextmanager
 def reading(db: str | Path | Database) -> Iterator[sa.Connection]:
     """A connection to read by, in one transaction; what a database or a disk refuses is one line."""
@@ -92,35 +107,91 @@ def read(connection: sa.Connection, of: Evaluation, trials: Sequence[int] | None
         trials: Only of these, by their ids.
         kept: Only the epochs in `sizer_weights`.
     """
-    order = of.arms
     history, weights = tables.history, tables.weights
+    query, first = select(history), history
+    if kept:
+        same = (weights.c.trial_id == history.c.trial_id) & (weights.c.epoch == history.c.epoch)
+        query, first = query.join_from(weights, history, same), weights
+    query = query.where(first.c.trial_id.in_(_ours(of) if trials is None else trials)).order_by(*first.primary_key)
+    written: dict[int, list[dict[str, Any]]] = {}
+    for row in connection.execute(query).mappings():
+        written.setdefault(row["trial_id"], []).append(_epoch(row))
+    return Read(_trials(connection, of, trials), written)
+
+
+def brief(connection: sa.Connection, of: Evaluation, trials: Sequence[int] | None = None) -> Brief:
+    """What stands for each trial of an evaluation: of those that have ended not all epochs are looked at.
+
+    Args:
+        connection: As `reading` gives one.
+        of: The evaluation.
+        trials: Only of these, by their ids.
+    """
+    history, said = tables.history.c, tables.trial_user_attributes.c
+    ours = _ours(of) if trials is None else trials
+    counted = (
+        select(history.trial_id, sa.func.count().label("epochs"), sa.func.max(history.epoch).label("epoch"))
+        .where(history.trial_id.in_(ours))
+        .group_by(history.trial_id)
+    )
+    counts = {row.trial_id: row for row in connection.execute(counted)}
+    ends = counted.subquery()
+    at_end = select(tables.history).join(
+        ends, (history.trial_id == ends.c.trial_id) & (history.epoch == ends.c.epoch)
+    )
+    last = {row["trial_id"]: _epoch(row) for row in connection.execute(at_end).mappings()}
+    # A trial that has ended says which epoch was its best; of others it is looked for.
+    at_best = select(tables.history).join_from(
+        tables.trial_user_attributes,
+        tables.history,
+        (said.trial_id == history.trial_id) & (sa.cast(said.value_json, sa.Integer) == history.epoch),
+    )
+    running = select(tables.trials.c.trial_id).where(tables.trials.c.state == "RUNNING")
+    told = at_best.where(said.key == "best_epoch", said.trial_id.in_(ours), said.trial_id.not_in(running))
+    best = {row["trial_id"]: _epoch(row) for row in connection.execute(told).mappings()}
+    untold = [trial for trial in counts if trial not in best]
+    for row in connection.execute(select(tables.history).where(history.trial_id.in_(untold))).mappings():
+        known = best.get(row["trial_id"])
+        best[row["trial_id"]] = min([each for each in (known, dict(row)) if each is not None], key=order)
+    best |= {trial: _epoch(best[trial]) for trial in untold}
+    return Brief(_trials(connection, of, trials), {trial: row.epochs for trial, row in counts.items()}, best, last)
+
+
+def order(epoch: Mapping[Any, Any]) -> tuple[float, int, int]:
+    """As `sizer.best_epoch` orders epochs; one whose accuracy is no number comes last."""
+    accuracy = epoch["val_accuracy"]
+    return (float("inf") if accuracy is None else -accuracy, epoch["parameters"], epoch["epoch"])
+
+
+def _ours(of: Evaluation) -> sa.Select[tuple[Any]]:
+    return select(tables.trials.c.trial_id).where(tables.trials.c.study_id.in_(of.studies))
+
+
+def _epoch(row: Mapping[Any, Any]) -> dict[str, Any]:
+    return {**row, "widths": json.loads(row["widths"])}
+
+
+def _trials(connection: sa.Connection, of: Evaluation, trials: Sequence[int] | None) -> list[dict[str, Any]]:
+    """The trials, in the order of arms and numbers."""
+    ours = _ours(of) if trials is None else trials
+
+    def rows_of(table: sa.Table, *more: sa.ColumnElement[bool]) -> Any:
+        query = select(table).where(table.c.trial_id.in_(ours), *more)
+        return connection.execute(query.order_by(*table.primary_key)).mappings()
+
     drawn: dict[int, dict[str, float]] = {}
     said: dict[int, dict[str, Any]] = {}
-    written: dict[int, list[dict[str, Any]]] = {}
-    ours = select(tables.trials.c.trial_id).where(tables.trials.c.study_id.in_(of.studies))
-
-    def rows_of(table: sa.Table) -> Any:
-        first, query = table, select(table)
-        if kept and table is history:
-            same = (weights.c.trial_id == history.c.trial_id) & (weights.c.epoch == history.c.epoch)
-            first, query = weights, query.join_from(weights, history, same)
-        query = query.where(first.c.trial_id.in_(ours if trials is None else trials))
-        if table is tables.trial_user_attributes:
-            query = query.where(table.c.key.in_(_SAID))
-        return connection.execute(query.order_by(*first.primary_key)).mappings()
-
     rows = [row for row in rows_of(tables.trials) if row["study_id"] in of.studies]
     for row in rows_of(tables.trial_params):
         drawn.setdefault(row["trial_id"], {})[row["param_name"]] = row["param_value"]
-    for row in rows_of(tables.trial_user_attributes):
+    for row in rows_of(tables.trial_user_attributes, tables.trial_user_attributes.c.key.in_(_SAID)):
         said.setdefault(row["trial_id"], {})[row["key"]] = json.loads(row["value_json"])
-    for row in rows_of(history):
-        written.setdefault(row["trial_id"], []).append({**row, "widths": json.loads(row["widths"])})
     listed = [
         _trial(of.studies[row["study_id"]], of.spec, row, drawn.get(row["trial_id"], {}), said.get(row["trial_id"], {}))
         for row in rows
     ]
-    return Read(sorted(listed, key=lambda trial: (order.index(trial["arm"]), trial["number"])), written)
+    places = {arm: place for place, arm in enumerate(of.arms)}
+    return sorted(listed, key=lambda trial: (places[trial["arm"]], trial["number"]))
 
 
 def _trial(
