@@ -17,6 +17,7 @@ from fastapi.security import HTTPBearer
 from torch import Tensor
 
 from dashboards import models, rows
+from dashboards.exporting import exported
 from dashboards.gate import LARGEST
 from dashboards.source import Local
 from sizer import Architecture
@@ -62,12 +63,23 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     422: _refusal("A parameter is missing or wrong."),
     503: _refusal("The database does not answer."),
 }
-_CSV: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {"schema": {"type": "string"}}}}}
+_PARQUET = "application/vnd.apache.parquet"
+_TABLE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            "text/csv": {"schema": {"type": "string"}},
+            _PARQUET: {"schema": {"type": "string", "format": "binary"}},
+        }
+    }
+}
 _FILE: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         "description": "A safetensors file; `Repr-Digest` is its SHA-256, as RFC 9530 writes it.",
     }
+}
+_ONNX: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 }
 router = APIRouter(prefix="/v1", dependencies=[Security(_bearer)], responses=_REFUSALS, max_body_size=LARGEST)
 public = APIRouter(prefix="/v1")
@@ -81,7 +93,10 @@ Arm = Annotated[
 Limit = Annotated[int | None, Query(ge=1, lt=2**63, description="At most so many.")]
 Time = Annotated[float | None, Query(gt=0, description="Milliseconds at most, where the worker timed networks.")]
 Number = Annotated[int | None, Query(ge=0, le=_LARGEST, description="With the other, one epoch of one trial.")]
-Format = Annotated[Literal["json", "csv"], Query(description="`csv` for a spreadsheet.")]
+Format = Annotated[
+    Literal["json", "csv", "parquet"],
+    Query(description="`csv` for a spreadsheet, `parquet` for data frames; tables within cells are JSON in both."),
+]
 
 
 @public.get("/health", responses={503: {"model": models.Health, "description": "The database does not answer."}})
@@ -118,13 +133,13 @@ def status(plan: Name, source: Source, started: Started) -> models.Standing:
     return models.Standing.model_validate(found)
 
 
-@router.get("/trials", response_model=list[models.Trial], responses=_CSV)
+@router.get("/trials", response_model=list[models.Trial], responses=_TABLE)
 def trials(plan: Name, source: Source, format: Format = "json") -> Response:
     """One row a trial of every arm; its figures are those of its best validation epoch."""
     return _table(source.trials(plan), format, "trials")
 
 
-@router.get("/history", response_model=list[models.Epoch], responses=_CSV)
+@router.get("/history", response_model=list[models.Epoch], responses=_TABLE)
 def history(plan: Name, source: Source, format: Format = "json") -> Response:
     """One row an epoch of every trial."""
     return _table(source.history(plan), format, "history")
@@ -156,7 +171,7 @@ def best(plan: Name, source: Source, limits: Limits, arm: Arm = None) -> Respons
     return JSONResponse(rows.plain(source.best(plan, arm, **limits).to_frame().T)[0])
 
 
-@router.get("/front", response_model=list[models.Found], responses=_CSV)
+@router.get("/front", response_model=list[models.Found], responses=_TABLE)
 def front(plan: Name, source: Source, arm: Arm = None, format: Format = "json") -> Response:
     """The epochs that no other beats in validation accuracy at as few parameters, or at as few FLOPs."""
     return _table(source.front(plan, arm), format, "front")
@@ -194,6 +209,14 @@ def weights(network: Network) -> Response:
         "Content-Disposition": 'attachment; filename="weights.safetensors"',
         "Repr-Digest": models.repr_digest(content),
     }
+    return Response(content, media_type="application/octet-stream", headers=headers)
+
+
+@router.get("/onnx", response_class=Response, responses=_ONNX)
+def onnx(network: Network) -> Response:
+    """The network with its weights as ONNX, for inputs scaled as `architecture` says; any number of them at once."""
+    content = exported(*network)
+    headers = {"Content-Disposition": 'attachment; filename="network.onnx"'}
     return Response(content, media_type="application/octet-stream", headers=headers)
 
 
@@ -245,5 +268,7 @@ def _listed(standing: Standing) -> models.Listed:
 def _table(frame: pd.DataFrame, format: str, name: str) -> Response:
     if format == "json":
         return Response(rows.to_json(frame), media_type="application/json")
-    headers = {"Content-Disposition": f'attachment; filename="{name}.csv"'}
+    headers = {"Content-Disposition": f'attachment; filename="{name}.{format}"'}
+    if format == "parquet":
+        return Response(rows.to_parquet(frame), media_type=_PARQUET, headers=headers)
     return Response(rows.to_csv(frame), media_type="text/csv", headers=headers)

@@ -18,7 +18,7 @@ from plotly.subplots import make_subplots
 
 from dashboards import numbers
 from dashboards.scales import ScoreAxis
-from studies.compare import Comparison, finished, with_network
+from studies.compare import Comparison, finished, ranked, with_network
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
@@ -60,7 +60,7 @@ def template(dark: bool = False) -> dict[str, Any]:
     }
 
 
-def boxes(trials: pd.DataFrame, task: str = "classification", dependent: Collection[str] = ()) -> go.Figure:
+def distribution(trials: pd.DataFrame, task: str = "classification", dependent: Collection[str] = ()) -> go.Figure:
     """Figure 2: test accuracy at the best validation epoch, a box an arm and every trial as a point.
 
     The box is the quartiles, its line the median; the whiskers go to the worst and the best trial. An open mark is a
@@ -239,8 +239,54 @@ def convergence(history: pd.DataFrame, arm: str, knob_name: str, curves: int = 5
     losses = rows.loc[rows["trial_id"].isin(chosen), "val_loss"].dropna()
     loss_axis = {**positive_axis(losses), "tickformat": "~g"} if len(losses) and losses.min() > 0 else {}
     figure.update_yaxes(loss_axis, title_text="Validation loss", row=2, col=1)
+    figure.update_xaxes(few_epochs(rows.loc[rows["trial_id"].isin(chosen), "epoch"].tolist()))
     figure.update_xaxes(title_text="Epoch", row=2, col=1)
     return figure
+
+
+def scores_over_epochs(run: pd.DataFrame, task: str = "classification") -> go.Figure:
+    """Losses of one trial over its epochs, and validation and test accuracy.
+
+    Args:
+        run: the epochs of the trial, in order, as `studies.query.history` has them.
+        task: of the evaluation.
+    """
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06)
+    axis = ScoreAxis.of((value for part in ("val", "test") for value in run[f"{part}_accuracy"].dropna()), task)
+    epochs = run["epoch"].astype(int).tolist()
+    for place, (part, word) in enumerate((("train", "training"), ("val", "validation"), ("test", "test"))):
+        style: dict[str, Any] = {
+            "x": epochs,
+            "mode": "lines" if len(run) > 1 else "markers",
+            "line": {"color": PALETTE[place], "width": 2, "dash": DASHES[place]},
+            "name": word,
+            "legendgroup": word,
+            "hoverinfo": "text",
+        }
+        losses = run[f"{part}_loss"].tolist()
+        text = [f"epoch {epoch}, {word} loss {loss:.4g}" for epoch, loss in zip(epochs, losses, strict=True)]
+        figure.add_trace(go.Scatter(y=losses, text=text, **style), row=1, col=1)
+        if part != "train":
+            scores = run[f"{part}_accuracy"].tolist()
+            placed = [None if math.isnan(score) else axis.place([score])[0] for score in scores]
+            text = [
+                f"epoch {epoch}, {word} {numbers.score_name(task)} {numbers.score(score, task)}"
+                for epoch, score in zip(epochs, scores, strict=True)
+            ]
+            figure.add_trace(go.Scatter(y=placed, text=text, showlegend=False, **style), row=2, col=1)
+    figure.update_layout(template=template(), height=380)
+    losses = [loss for part in ("train", "val", "test") for loss in run[f"{part}_loss"].dropna()]
+    scale = {**positive_axis(losses), "tickformat": "~g"} if losses and min(losses) > 0 else {}
+    figure.update_yaxes(scale, title_text="Loss", row=1, col=1)
+    figure.update_yaxes(axis.layout(""), row=2, col=1)
+    figure.update_xaxes(few_epochs(epochs))
+    figure.update_xaxes(title_text="Epoch", row=2, col=1)
+    return figure
+
+
+def few_epochs(epochs: Sequence[int]) -> dict[str, Any]:
+    """An axis of epochs: of a few of them, whole numbers alone."""
+    return {"dtick": 1} if max(epochs, default=0) < 12 else {}
 
 
 def knob_effect(trials: pd.DataFrame, arm: str, task: str = "classification") -> go.Figure:
@@ -254,6 +300,9 @@ def knob_effect(trials: pd.DataFrame, arm: str, task: str = "classification") ->
     knobs = rows["knob"].tolist()
     for place, values in enumerate((rows["parameters"].astype(float).tolist(), axis.place(rows["test_accuracy"]))):
         figure.add_trace(_points(arm, rows, knobs, values, colour, task, line=True), row=place + 1, col=1)
+    if len(rows):
+        chosen = float(ranked(rows)["knob"].iloc[0])
+        figure.add_vline(x=chosen, line={"color": "#8C8C8C", "width": 1, "dash": "dash"}, layer="below")
     figure.update_layout(template=template(), height=520, showlegend=False)
     figure.update_yaxes(positive_axis(rows["parameters"]), title_text="Parameters", row=1, col=1)
     figure.update_yaxes(axis.layout("Test"), row=2, col=1)

@@ -80,7 +80,7 @@ def render(
     plots: dict[str, go.Figure] = {}
     body = [_head(name, description, facts or {}), _findings(comparison)]
     if any(arm.finished for arm in comparison.arms):
-        plots["boxes"] = figures.boxes(trials, task, [arm.name for arm in comparison.arms if arm.dependent])
+        plots["boxes"] = figures.distribution(trials, task, [arm.name for arm in comparison.arms if arm.dependent])
         plots["expected-trials"] = figures.expected_best(comparison, "trials")
         plots["expected-flops"] = figures.expected_best(comparison, "flops")
         counted = spec["target"].get("params", []) if spec and wanted else []

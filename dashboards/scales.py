@@ -49,7 +49,10 @@ class ScoreAxis:
 
     def layout(self, what: str) -> dict[str, Any]:
         """The axis for plotly; `what` says which score, such as "Test"."""
-        title = f"{what} {numbers.score_name(self.task)}" + ("" if self.task == "regression" else " (%)")
+        name = numbers.score_name(self.task)
+        title = (f"{what} {name}" if what else name[:1].upper() + name[1:]) + (
+            "" if self.task == "regression" else " (%)"
+        )
         if not self.by_error:
             return {"title": {"text": title}}
         powers = range(math.floor(math.log10(self.least)) - 1, math.ceil(math.log10(self.most)) + 1)

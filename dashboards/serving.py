@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dashboards import service
+from dashboards import pages, service
 from dashboards.gate import READ, WRITE, Keys, read_token
 from dashboards.server import listen, server
 from sizer.errors import InputError
@@ -114,8 +114,8 @@ def _database(db: str, access: Access) -> Database:
 def _announce(address: str, database: Database, access: Access) -> None:
     writes = "can be changed with the write token" if access.writable else "to look at only"
     token = "" if access.own else f"?token={access.made}"
-    lines = [(f"{address}/{token}", f"Optuna Dashboard, {writes}")]
-    lines += [(f"{address}{service.REPORT}{name}", "report") for name in query.plan_names(database)]
+    lines = [(f"{address}/{token}", "all evaluations"), (f"{address}/dashboard", f"Optuna Dashboard, {writes}")]
+    lines += [(f"{address}{pages.evaluation_path(name)}", "evaluation") for name in query.plan_names(database)]
     lines += [(f"{address}/openapi.json", "what the API can do")]
     for where, what in lines:
         print(f"{where}  {what}")

@@ -16,12 +16,13 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dashboards import numbers
-from dashboards.figures import DASHES, across_knob, colours, knob_colour, positive_axis, template
+from dashboards.figures import DASHES, across_knob, colours, few_epochs, knob_colour, positive_axis, template
 from dashboards.scales import ScoreAxis
 from studies.compare import finished, ranked
 
 ALL = "all layers"
 PANELS = 8
+LINES = 12
 ROUND_MARKERS = {True: "circle", False: "x", None: "circle-open"}
 ROUND_WORDS = {True: "accepted", False: "taken back", None: "not decided"}
 
@@ -62,6 +63,43 @@ def sizes_against_knob(trials: pd.DataFrame, arm: str, curves: int = 12) -> go.F
     figure.update_yaxes(
         positive_axis(width for widths in rows["widths"] for width in widths.values()), title_text="Units"
     )
+    return figure
+
+
+def widths_over_epochs(run: pd.DataFrame, start: Mapping[str, int] | None = None) -> go.Figure:
+    """Units of each layer of one trial after each epoch, a line a layer; of a deep network, of some from first to last.
+
+    Args:
+        run: the epochs of the trial, in order.
+        start: layer -> units before the first epoch, drawn at 0, where that is known.
+    """
+    layers = list(run["widths"].iloc[0])
+    known = start is not None and set(start) == set(layers)
+    epochs = [*([0] if known else []), *run["epoch"].astype(int)]
+    each = [*([start] if known else []), *run["widths"]]
+    shown = _spread(layers, LINES)
+    figure = go.Figure()
+    for place, layer in enumerate(shown):
+        widths = [_units(found, layer) for found in each if found is not None]
+        colour = knob_colour(place / max(1, len(shown) - 1))
+        figure.add_trace(
+            go.Scatter(
+                name=escape(layer),
+                x=epochs,
+                y=widths,
+                mode="lines+markers" if len(epochs) < 40 else "lines",
+                line={"color": colour, "width": 2, "dash": DASHES[place % len(DASHES)], "shape": "hv"},
+                marker={"size": 5},
+                text=[
+                    f"<b>{escape(layer)}</b>, {f'epoch {epoch}' if epoch else 'start'}: {numbers.count(width)} units"
+                    for epoch, width in zip(epochs, widths, strict=True)
+                ],
+                hoverinfo="text",
+            )
+        )
+    figure.update_layout(template=template(), height=380, showlegend=True)
+    figure.update_xaxes(few_epochs(epochs), title_text="Epoch")
+    figure.update_yaxes(positive_axis(width for found in each if found for width in found.values()), title_text="Units")
     return figure
 
 

@@ -30,7 +30,6 @@ from studies.distributions import Floats, expected_best, median_interval, spread
 from studies.path import walks
 from studies.target import searching
 
-
 MOST_PAIRS = 30
 """Pairs that are tested; of more, those with the baseline of the highest median."""
 

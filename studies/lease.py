@@ -24,6 +24,8 @@ from studies.database import Database
 from studies.outages import LostDatabaseError
 from studies.tables import leases
 
+SINCE = "%Y-%m-%d %H:%M:%S UTC"
+"""How a lease says since when it is held."""
 LASTS = 15.0
 RENEWED_EVERY = 3.0
 
@@ -125,7 +127,7 @@ class Lease:
         mine = {
             "plan": self.plan, "token": self.token, "host": socket.gethostname(), "machine": _machine(),
             "pid": os.getpid(), "started": _started(os.getpid()), "expires": now + LASTS, "stop": None,
-            "since": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
+            "since": datetime.datetime.now(datetime.UTC).strftime(SINCE),
         }  # fmt: skip
         with self._database.engine.begin() as connection:
             row = connection.execute(leases.select().where(leases.c.plan == self.plan)).first()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,7 +93,29 @@ def trials(db: str | Path | Database, plan_name: str) -> pd.DataFrame:
         InputError: No such database or evaluation.
     """
     with reading(db) as connection:
-        read = stored.brief(connection, stored.evaluation(connection, plan_name))
+        return _briefly(stored.brief(connection, stored.evaluation(connection, plan_name)))
+
+
+def trial(db: str | Path | Database, trial_id: int) -> tuple[str, pd.Series[Any]]:
+    """The evaluation that a trial belongs to, and its row as `trials` has it.
+
+    Raises:
+        UnknownNameError: There is no such trial, or it is of a study that is not ours.
+    """
+    with reading(db) as connection:
+        of = stored.evaluation_of(connection, trial_id)
+        return of.name, _briefly(stored.brief(connection, of, [trial_id])).iloc[0]
+
+
+def said(db: str | Path | Database, trial_id: int) -> dict[str, Any]:
+    """All that a trial says of itself, such as its traceback: Optuna's user attributes."""
+    told = tables.trial_user_attributes.c
+    with reading(db) as connection:
+        rows = connection.execute(select(told.key, told.value_json).where(told.trial_id == trial_id))
+        return {key: json.loads(text) for key, text in rows}
+
+
+def _briefly(read: stored.Brief) -> pd.DataFrame:
     rows = []
     for trial in read.trials:
         best, last = (found.get(trial["trial_id"], {}) for found in (read.best, read.last))
@@ -101,14 +125,19 @@ def trials(db: str | Path | Database, plan_name: str) -> pd.DataFrame:
     return frame(rows, TRIALS)
 
 
-def history(db: str | Path | Database, plan_name: str) -> pd.DataFrame:
+def history(db: str | Path | Database, plan_name: str, trials: Sequence[int] | None = None) -> pd.DataFrame:
     """One row an epoch of every trial, in order; the columns mean what they mean in `sizer_history`.
+
+    Args:
+        db: The database.
+        plan_name: The evaluation.
+        trials: Only of these, by their ids.
 
     Raises:
         InputError: No such database or evaluation.
     """
     with reading(db) as connection:
-        read = stored.read(connection, stored.evaluation(connection, plan_name))
+        read = stored.read(connection, stored.evaluation(connection, plan_name), trials)
     rows = [
         {**epoch, **{name: trial[name] for name in ("arm", "number", "knob")}}
         for trial in read.trials
@@ -199,6 +228,35 @@ def front(db: str | Path | Database, plan_name: str, arm: str | None = None) -> 
     return rows.sort_values(["parameters", "flops"]).reset_index(drop=True)
 
 
+def offers(db: str | Path | Database, plan_name: str) -> pd.DataFrame:
+    """What `best` may choose, whatever the limits: every row that is no worse, larger and slower than another.
+
+    Returns:
+        Rows as `front` has them, best validation accuracy first, and their latency_ms: of the trial's last network,
+        where that was timed and the row has no more parameters; else NaN.
+
+    Raises:
+        InputError: No trial is complete yet.
+    """
+    with reading(db) as connection:
+        found = stored.evaluation(connection, plan_name)
+        kept = _kept(connection, found, None)
+        times = _times(connection, kept)
+        points = [weights.Point(at, each.val_accuracy, each.parameters, each.flops) for at, each in enumerate(kept)]
+        chosen = {point.epoch for point in front_of(points)}
+        timed = sorted((at for at, each in enumerate(kept) if each in times), key=lambda at: kept[at].order())
+        quickest = math.inf
+        for at in timed:
+            if times[kept[at]] < quickest:
+                quickest = times[kept[at]]
+                chosen.add(at)
+        rows = _rows(connection, found, [kept[at] for at in chosen])
+    by_place = {(each.trial_id, each.epoch): latency for each, latency in times.items()}
+    places = zip(rows["trial_id"], rows["epoch"], strict=True)
+    rows["latency_ms"] = [by_place.get(place, math.nan) for place in places]
+    return rows.sort_values(["val_accuracy", "parameters", "trial_id", "epoch"], ascending=[False, True, True, True])
+
+
 def architecture(db: str | Path | Database, plan_name: str, row: pd.Series[Any]) -> tuple[Architecture, Path]:
     """The architecture of a row of `best` or `front`, and the file of its weights, for `sizer.save`.
 
@@ -279,26 +337,35 @@ def _kept(connection: sa.Connection, of: stored.Evaluation, arm: str | None) -> 
     return sorted(listed, key=lambda each: (of.arms.index(each.arm), each.number, each.epoch))
 
 
-def _quick(connection: sa.Connection, plan_name: str, kept: Sequence[_Kept], limit: float) -> list[_Kept]:
-    """Those of trials whose last network was timed and is quick enough, if they have no more parameters than it."""
+def _times(connection: sa.Connection, kept: Sequence[_Kept]) -> dict[_Kept, float]:
+    """Milliseconds of those of trials whose last network was timed, if they have no more parameters than it."""
     said = tables.trial_user_attributes.c
     keys = ("final_latency_ms", "final_parameters")
     asked = select(said.trial_id, said.key, said.value_json).where(
         said.trial_id.in_({each.trial_id for each in kept}), said.key.in_(keys)
     )
-    latency, size = ({row.trial_id: float(row.value_json) for row in connection.execute(asked) if row.key == key}
-                     for key in keys)  # fmt: skip
-    timed = [each for each in kept if each.trial_id in latency and each.parameters <= size[each.trial_id]]
-    if not timed:
+    told = connection.execute(asked).all()
+    latency, size = ({row.trial_id: float(row.value_json) for row in told if row.key == key} for key in keys)
+    return {
+        each: latency[each.trial_id]
+        for each in kept
+        if each.trial_id in latency and each.parameters <= size[each.trial_id]
+    }
+
+
+def _quick(connection: sa.Connection, plan_name: str, kept: Sequence[_Kept], limit: float) -> list[_Kept]:
+    """Those that are quick enough."""
+    times = _times(connection, kept)
+    if not times:
         raise InputError(
             f"no network of {plan_name} was timed: sweep with --target-latency, or size with --max-latency"
         )
-    quick = [each for each in timed if latency[each.trial_id] <= limit]
+    quick = [each for each, latency in times.items() if latency <= limit]
     if not quick:
-        near = min(timed, key=lambda each: latency[each.trial_id])
+        near = min(times, key=lambda each: times[each])
         raise InputError(
             f"no network of {plan_name} passes in {limit:.3g} ms: the nearest is {near.arm} trial {near.number}, with"
-            f" {latency[near.trial_id]:.3g} ms, {near.parameters:,} parameters"
+            f" {times[near]:.3g} ms, {near.parameters:,} parameters"
         )
     return quick
 

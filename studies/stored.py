@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import select
 
-from sizer.errors import unknown
+from sizer.errors import UnknownNameError, unknown
 from studies import tables
 from studies.database import Database, open_database
 from studies.outages import plain_errors
@@ -40,6 +40,10 @@ class Evaluation(NamedTuple):
     def arms(self) -> list[str]:
         """The names of its arms, in order."""
         return list(self.spec["arms"])
+
+    def epochs(self, arm: str) -> int:
+        """How many epochs a trial of an arm has, where it is no step of a path."""
+        return int(self.spec["arms"][arm].get("epochs", self.spec["epochs"]))
 
 
 class Read(NamedTuple):
@@ -98,6 +102,23 @@ def evaluation(connection: sa.Connection, name: str) -> Evaluation:
     return Evaluation(name, spec, json.loads(row.data), studies)
 
 
+def evaluation_of(connection: sa.Connection, trial_id: int) -> Evaluation:
+    """The evaluation that a trial belongs to.
+
+    Raises:
+        UnknownNameError: There is no such trial, or it is of a study that is not ours.
+    """
+    trials, studies = tables.trials.c, tables.studies.c
+    found = select(studies.study_name).join(tables.trials, trials.study_id == studies.study_id)
+    study = connection.scalar(found.where(trials.trial_id == trial_id))
+    if study is None:
+        raise UnknownNameError(f"the database has no trial {trial_id}: the pages of its evaluations list theirs")
+    plan = str(study).rpartition("/")[0]
+    if plan not in plan_names(connection):
+        raise UnknownNameError(f"trial {trial_id} is of the study {study!r}, which is no evaluation of sizer's")
+    return evaluation(connection, plan)
+
+
 def read(connection: sa.Connection, of: Evaluation, trials: Sequence[int] | None = None, *, kept: bool = False) -> Read:
     """What the database says of an evaluation's trials and their epochs.
 
@@ -136,9 +157,7 @@ def brief(connection: sa.Connection, of: Evaluation, trials: Sequence[int] | Non
     )
     counts = {row.trial_id: row for row in connection.execute(counted)}
     ends = counted.subquery()
-    at_end = select(tables.history).join(
-        ends, (history.trial_id == ends.c.trial_id) & (history.epoch == ends.c.epoch)
-    )
+    at_end = select(tables.history).join(ends, (history.trial_id == ends.c.trial_id) & (history.epoch == ends.c.epoch))
     last = {row["trial_id"]: _epoch(row) for row in connection.execute(at_end).mappings()}
     # A trial that has ended says which epoch was its best; of others it is looked for.
     at_best = select(tables.history).join_from(

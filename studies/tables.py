@@ -22,6 +22,7 @@ trials = sa.Table("trials", metadata, sa.Column("trial_id", sa.Integer, primary_
                   sa.Column("number", sa.Integer), sa.Column("study_id", sa.Integer),
                   # On PostgreSQL a type of its own, which no string is compared with.
                   sa.Column("state", sa.Enum("RUNNING", "COMPLETE", "PRUNED", "FAIL", "WAITING", name="trialstate")),
+                  sa.Column("datetime_complete", sa.DateTime),
                   sa.Index("sizer_trials_by_state", "study_id", "state"))  # fmt: skip
 trial_params = sa.Table("trial_params", metadata, sa.Column("param_id", sa.Integer, primary_key=True),
                         sa.Column("trial_id", sa.Integer), sa.Column("param_name", sa.String),

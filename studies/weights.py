@@ -142,6 +142,13 @@ def chosen(candidates: Sequence[Candidate]) -> set[Candidate]:
     return {order[point.epoch] for point in choices(points)} | set(top)
 
 
+def kept_epochs(database: Database, trial_id: int) -> list[int]:
+    """The epochs of a trial whose weights are kept."""
+    own = sa.select(weights.c.epoch).where(weights.c.trial_id == trial_id, weights.c.artifact_id.is_not(None))
+    with database.engine.connect() as connection:
+        return list(connection.scalars(own.order_by(weights.c.epoch)))
+
+
 def file_of(database: Database, files: Files, trial_id: int, epoch: int) -> Path:
     """The kept weights of one epoch of a trial; out of a bucket, a copy that this process keeps for a while.
 

@@ -17,7 +17,7 @@ def all_figures(trials: pd.DataFrame, history: pd.DataFrame, task: str = "classi
     comparison = compare(trials, history, task=task)
     front = history.merge(trials[["trial_id", "knob_name", "status"]], on="trial_id").nlargest(3, "val_accuracy")
     return {
-        "boxes": figures.boxes(trials, task),
+        "boxes": figures.distribution(trials, task),
         "trials": figures.expected_best(comparison, "trials"),
         "flops": figures.expected_best(comparison, "flops"),
         "size": figures.size_against_accuracy(trials, front, task),
@@ -33,7 +33,7 @@ def points(figure: go.Figure) -> dict[str, Any]:
 def test_every_trial_that_counts_is_a_point_of_the_boxes() -> None:
     trials, _ = evaluation(trials=7)
     trials = without_result(trials, "fixed", 2, "FAIL", "error", "out of memory")
-    drawn = points(figures.boxes(trials))
+    drawn = points(figures.distribution(trials))
     assert {arm: len(trace.x) for arm, trace in drawn.items()} == {**dict.fromkeys(ARMS, 7), "fixed": 6}
     own = trials.loc[trials["arm"] == "shrinknets", "test_accuracy"]
     assert sorted(drawn["shrinknets"].x) == pytest.approx(sorted(100 * own))
@@ -42,7 +42,7 @@ def test_every_trial_that_counts_is_a_point_of_the_boxes() -> None:
 def test_a_box_is_the_quartiles_that_the_comparison_tells() -> None:
     trials, history = evaluation(trials=8)
     arm = compare(trials, history).arms[0]
-    box = next(trace for trace in figures.boxes(trials).data if trace.type == "box")
+    box = next(trace for trace in figures.distribution(trials).data if trace.type == "box")
     drawn = [box.lowerfence[0], box.q1[0], box.median[0], box.q3[0], box.upperfence[0]]
     told = [arm.worst, arm.lower, arm.median, arm.upper, arm.best]
     assert drawn == pytest.approx([100 * (value or 0) for value in told])
@@ -79,7 +79,7 @@ def test_trials_that_depend_on_each_other_have_no_box_and_one_expected_best() ->
     trials, history = evaluation(trials=6)
     comparison = compare(trials, history, dependent={"shrinknets": "are the steps of a path"})
     assert len(points(figures.expected_best(comparison, "flops"))["shrinknets"].x) == 1
-    boxes = [len([t for t in figures.boxes(trials, dependent=arms).data if t.type == "box"])
+    boxes = [len([t for t in figures.distribution(trials, dependent=arms).data if t.type == "box"])
              for arms in ([], ["shrinknets"])]  # fmt: skip
     assert boxes[0] - boxes[1] == 1
 
@@ -87,7 +87,7 @@ def test_trials_that_depend_on_each_other_have_no_box_and_one_expected_best() ->
 def test_hovering_a_trial_tells_its_widths_and_its_knob() -> None:
     trials, _ = evaluation(trials=3)
     row = trials.iloc[0]
-    label = points(figures.boxes(trials))["shrinknets"].text
+    label = points(figures.distribution(trials))["shrinknets"].text
     shown = next(text for text in label if f"trial {row['number']}," in text)
     assert f"dense1 {row['widths']['dense1']}" in shown
     assert "lambda" in shown
@@ -97,7 +97,7 @@ def test_hovering_a_trial_tells_its_widths_and_its_knob() -> None:
 def test_the_widths_of_a_deep_network_are_cut_in_the_middle() -> None:
     trials, _ = evaluation(trials=1, arms=["fixed"])
     trials["widths"] = pd.Series([{f"conv{i}": i for i in range(1, 31)}])
-    label = points(figures.boxes(trials))["fixed"].text[0]
+    label = points(figures.distribution(trials))["fixed"].text[0]
     assert "conv1 1, conv2 2, conv3 3, ... (24 more), conv28 28" in label
 
 
@@ -131,7 +131,7 @@ def test_a_regression_shows_r_squared_as_it_is() -> None:
 def test_names_from_a_plan_cannot_bring_markup_into_a_figure() -> None:
     trials, _ = evaluation(trials=2, arms=["fixed"])
     trials["arm"] = "<img src=x>"
-    text = json.dumps(figures.boxes(trials).to_plotly_json(), default=str)
+    text = json.dumps(figures.distribution(trials).to_plotly_json(), default=str)
     assert "<img" not in text
 
 

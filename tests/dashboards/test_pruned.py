@@ -76,7 +76,7 @@ def test_without_pruned_trials_nothing_is_said_of_them() -> None:
 def test_figures_and_report_show_where_pruned_trials_stood() -> None:
     trials, history = evaluation(trials=6)
     trials = with_pruned(trials, "fixed", 1, 4)
-    marks = [trace for trace in figures.boxes(trials).data if str(trace.marker.symbol).endswith("-open")]
+    marks = [trace for trace in figures.distribution(trials).data if str(trace.marker.symbol).endswith("-open")]
     assert [(len(trace.x), trace.name) for trace in marks] == [(2, "fixed")]
     assert all("pruned (hyperband: 0.412 after epoch 2 of 20)" in text for text in marks[0].text)
     comparison = compare(trials, history)

@@ -13,7 +13,6 @@ from tests.dashboards.served import READ, WRITE, Served, served
 
 def test_optuna_dashboard_and_its_files_are_there(service: Served) -> None:
     assert "<title>Optuna Dashboard</title>" in service.ask("/dashboard").text
-    assert service.ask("/").headers["location"].endswith("/dashboard")
     names = {study["study_name"] for study in service.ask("/api/studies").json()["study_summaries"]}
     assert names == {"small/shrinknets", "small/fixed"}
 
@@ -28,14 +27,34 @@ def test_its_bundle_comes_to_a_client_that_names_no_encodings(service: Served) -
     assert len(answer) > 100_000
 
 
-def test_reports_stand_beside_it_and_are_listed(service: Served) -> None:
-    page = service.ask("/report/small")
-    assert (page.status_code, "<h1>small</h1>" in page.text) == (200, True)
-    head = service.ask("/report/", method="HEAD")
+@pytest.mark.parametrize("path", ["/", "/evaluation/small", "/trial/1", "/knob/small", "/report/small"])
+def test_our_pages_stand_beside_it(service: Served, path: str) -> None:
+    page = service.ask(path)
+    assert (page.status_code, "small" in page.text) == (200, True)
+    head = service.ask(path, method="HEAD")
     assert (head.status_code, head.content) == (200, b"")
-    assert '<a href="/report/small">small</a>' in service.ask("/report/").text
-    missing = service.ask("/report/%3Cnobody%3E")
-    assert (missing.status_code, "there are: small" in missing.json()["detail"]) == (404, True)
+
+
+def test_a_page_that_has_not_changed_is_not_sent_again(service: Served) -> None:
+    page = service.ask("/evaluation/small")
+    assert service.status("/evaluation/small", headers={"If-None-Match": page.headers["etag"]}) == 304
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("/report/%3Cnobody%3E", "there are: small"),
+        ("/evaluation/nobody", "there are: small"),
+        ("/knob/small?arm=fixed", "there are: shrinknets"),
+        ("/trial/999", "the database has no trial 999"),
+        ("/trial/one", "is no trial: they are numbered"),
+        ("/assets/nothing.js", "there is no file"),
+    ],
+)
+def test_what_is_not_there_is_said_on_a_page(service: Served, path: str, says: str) -> None:
+    missing = service.ask(path)
+    assert (missing.status_code, says in missing.text) == (404, True)
+    assert '<a href="/">To the overview</a>' in missing.text
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])

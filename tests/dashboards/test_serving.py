@@ -81,9 +81,9 @@ def test_a_run_prints_its_token_once_logs_none_and_ends_on_ctrl_c(trained: Path,
         said = []
         while not said or (said[-1] and said[-1] != "Ctrl-C ends it.\n"):
             said.append(running.stdout.readline())
-        found = re.match(r"(http://one\.example:(\d+))/\?token=(\S{32})  Optuna Dashboard, to look at only\n", said[0])
+        found = re.match(r"(http://one\.example:(\d+))/\?token=(\S{32})  all evaluations\n", said[0])
         assert found is not None, said
-        assert f"{found[1]}/report/small  report\n" in said
+        assert f"{found[1]}/evaluation/small  evaluation\n" in said
         address, token = f"http://localhost:{found[2]}", found[3]
         with httpx.Client(base_url=address, trust_env=False, timeout=30) as client:
             assert client.get("/v1/plans").status_code == 401
