@@ -23,6 +23,11 @@ from studies.compare import Comparison, finished, ranked, with_network
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
 MARKER_SIZES = {"triangle-up": 10, "star": 10, "diamond": 9}
+_PLACED = ("arm", "number", "test_accuracy", "parameters")
+_TOLD = (
+    "arm", "number", "epoch", "knob_name", "knob", "status", "reason", "training_flops", "test_accuracy",
+    "val_accuracy", "parameters", "widths",
+)  # fmt: skip
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
 
 
@@ -66,24 +71,25 @@ def distribution(trials: pd.DataFrame, task: str = "classification", dependent: 
     The box is the quartiles, its line the median; the whiskers go to the worst and the best trial. An open mark is a
     trial that was pruned, where it then stood: it is in no box. Arms whose trials depend on each other have none.
     """
-    done, colour = finished(trials), colours(trials["arm"])
-    pruned = with_network(trials[trials["state"] == "PRUNED"])
+    colour, trials = colours(trials["arm"]), told(trials, task).sort_values(["test_accuracy", "number"])
+    done, pruned = finished(trials), with_network(trials[trials["state"] == "PRUNED"])
     axis = ScoreAxis.of([*done["test_accuracy"], *pruned["test_accuracy"]], task)
-    figure = go.Figure()
+    figure, each_done, each_pruned = go.Figure(), _by_arm(done), _by_arm(pruned)
+    traces: list[Any] = []
     for place, arm in enumerate(colour):
-        cut = pruned[pruned["arm"] == arm].sort_values(["test_accuracy", "number"])
-        if len(cut):
-            marks = _points(arm, cut, axis.place(cut["test_accuracy"]), _scattered(place, len(cut)), colour, task)
-            figure.add_trace(marks.update(marker_symbol=f"{marks.marker.symbol}-open"))
-        rows = done[done["arm"] == arm].sort_values(["test_accuracy", "number"])
-        if rows.empty:
+        cut = each_pruned.get(arm)
+        if cut is not None:
+            marks = _points(arm, cut, axis.place(cut["test_accuracy"]), _scattered(place, len(cut)), colour)
+            traces.append(marks.update(marker_symbol=f"{marks.marker.symbol}-open"))
+        rows = each_done.get(arm)
+        if rows is None:
             continue
         values = axis.place(rows["test_accuracy"])
         if arm not in dependent:
-            figure.add_trace(
-                _box(place, axis.place(np.percentile(rows["test_accuracy"], [0, 25, 50, 75, 100])), colour[arm])
-            )
-        figure.add_trace(_points(arm, rows, values, _scattered(place, len(values)), colour, task))
+            quartiles = np.percentile(rows["test_accuracy"].to_numpy(), [0, 25, 50, 75, 100])
+            traces.append(_box(place, axis.place(quartiles), colour[arm]))
+        traces.append(_points(arm, rows, values, _scattered(place, len(values)), colour))
+    figure.add_traces(traces)
     figure.update_layout(template=template(), height=110 + 78 * max(1, len(colour)), showlegend=False)
     figure.update_xaxes(axis.layout("Test"))
     figure.update_yaxes(
@@ -169,8 +175,14 @@ def size_against_accuracy(
         walks: arms whose trials are the steps of a path: a line joins them as they were walked.
         budgets: numbers of parameters that networks are looked for under: an upright line each.
     """
-    done, colour = finished(trials), colours(trials["arm"])
-    axis = ScoreAxis.of([*done["test_accuracy"], *front["test_accuracy"]], task)
+    colour, done = colours(trials["arm"]), finished(trials)
+    for arm in walks:  # what a step cost is all that was trained up to it
+        own = done[done["arm"] == arm].sort_values("number")
+        done = done.assign(
+            training_flops=done["training_flops"].where(done["arm"] != arm, own["training_flops"].cumsum())
+        )
+    done = told(done.drop(columns="told", errors="ignore") if walks else done, task)
+    axis, each = ScoreAxis.of([*done["test_accuracy"], *front["test_accuracy"]], task), _by_arm(done)
     figure = go.Figure()
     if len(front):
         line = front.sort_values("parameters")
@@ -183,17 +195,17 @@ def size_against_accuracy(
                 mode="lines+markers",
                 line={"color": "#8C8C8C", "width": 1.5, "dash": "dot"},
                 marker={"symbol": "circle-open", "size": 13, "color": "#8C8C8C", "line": {"width": 1.5}},
-                text=[f"on the front<br>{_described(row, task)}" for row in line.to_dict("records")],
+                text=[f"on the front<br>{text}" for text in told(line, task)["told"]],
                 hoverinfo="text",
             )
         )
+    traces = []
     for arm in colour:
-        rows = done[done["arm"] == arm]
-        if len(rows):
-            if arm in walks:  # what a step cost is all that was trained up to it
-                rows = rows.sort_values("number").assign(training_flops=lambda steps: steps["training_flops"].cumsum())
+        if arm in each:
+            rows = each[arm].sort_values("number") if arm in walks else each[arm]
             values, sizes = axis.place(rows["test_accuracy"]), rows["parameters"].astype(float).tolist()
-            figure.add_trace(_points(arm, rows, sizes, values, colour, task, line=arm in walks))
+            traces.append(_points(arm, rows, sizes, values, colour, line=arm in walks))
+    figure.add_traces(traces)
     for budget in budgets:
         figure.add_vline(x=budget, line={"color": "#8C8C8C", "width": 1}, layer="below")
     figure.update_layout(template=template(), height=420)
@@ -293,13 +305,13 @@ def knob_effect(trials: pd.DataFrame, arm: str, task: str = "classification") ->
     """What a sizing arm's knob does: parameters and test accuracy of its trials against the knob."""
     colour = colours(trials["arm"])
     rows = finished(trials)
-    rows = rows[(rows["arm"] == arm) & rows["knob"].notna()].sort_values("knob")
+    rows = told(rows[(rows["arm"] == arm) & rows["knob"].notna()].sort_values("knob"), task)
     name = str(rows["knob_name"].iloc[0]) if len(rows) else "knob"
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06)
     axis = ScoreAxis.of(rows["test_accuracy"], task)
     knobs = rows["knob"].tolist()
     for place, values in enumerate((rows["parameters"].astype(float).tolist(), axis.place(rows["test_accuracy"]))):
-        figure.add_trace(_points(arm, rows, knobs, values, colour, task, line=True), row=place + 1, col=1)
+        figure.add_trace(_points(arm, rows, knobs, values, colour, line=True), row=place + 1, col=1)
     if len(rows):
         chosen = float(ranked(rows)["knob"].iloc[0])
         figure.add_vline(x=chosen, line={"color": "#8C8C8C", "width": 1, "dash": "dash"}, layer="below")
@@ -323,7 +335,6 @@ def _points(
     x: Sequence[float],
     y: Sequence[float],
     colour: dict[str, str],
-    task: str,
     line: bool = False,
 ) -> go.Scatter:
     place = list(colour).index(arm)
@@ -334,7 +345,7 @@ def _points(
         mode="lines+markers" if line else "markers",
         line={"color": _faded(colour[arm], 0.5), "width": 1.5},
         marker={**_marker(place, colour[arm]), "opacity": 0.85},
-        text=[_described(row, task) for row in rows.to_dict("records")],
+        text=rows["told"].tolist(),
         hoverinfo="text",
     )
 
@@ -355,6 +366,25 @@ def positive_axis(values: Iterable[float]) -> dict[str, Any]:
         whole = all(value.is_integer() for value in positive)
         return {"type": "linear", "tickformat": "~s", **({"dtick": 1} if whole and high - low < 6 else {"nticks": 6})}
     return {"type": "log", "dtick": "D1" if high < 6 * low else "D2" if high < 100 * low else 1, "tickformat": "~s"}
+
+
+def told(rows: pd.DataFrame, task: str = "classification") -> pd.DataFrame:
+    """Trials, or epochs of them, with a column `told`: what is said of each where one points at it.
+
+    Figures do this by themselves; who draws several of the same frame does it once.
+    """
+    if "told" in rows:
+        return rows
+    names = [name for name in _TOLD if name in rows]
+    each = [
+        dict(zip(names, values, strict=True)) for values in zip(*(rows[name].tolist() for name in names), strict=True)
+    ]
+    return rows.assign(told=[_described(row, task) if pd.notna(row["parameters"]) else "" for row in each])
+
+
+def _by_arm(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Arm -> its rows, those columns that a figure needs."""
+    return {str(arm): own for arm, own in rows[[*_PLACED, "told"]].groupby("arm", sort=False)}
 
 
 def _described(row: dict[Any, Any], task: str) -> str:

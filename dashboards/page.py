@@ -74,14 +74,15 @@ def plot(name: str, caption: str, heading: str = "") -> str:
 
 def table(content: tables.Table, colours: Mapping[str, str] | None = None) -> str:
     """A table of text; where `colours` knows the first cell it gets a patch of its colour."""
-    head = "".join(f"<th>{escape(column)}</th>" for column in content.columns)
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in content.columns)
     lines = []
     for first, *rest in content.rows:
         patch = f'<i class="arm" style="background:{colours[first]}"></i>' if colours and first in colours else ""
         lines.append(f"<tr><td>{patch}{escape(first)}</td>" + "".join(f"<td>{escape(v)}</td>" for v in rest) + "</tr>")
     return (
         f"<h3>{escape(content.title)}</h3>"
-        f'<div class="scroll"><table><tr>{head}</tr>\n' + "\n".join(lines) + "</table></div>"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(content.title)}">'
+        f"<table><tr>{head}</tr>\n" + "\n".join(lines) + "</table></div>"
     )
 
 

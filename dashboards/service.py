@@ -30,6 +30,8 @@ from studies.outages import RefusedError
 LARGEST = 2**31 - 1
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 REPORT, ASSETS = "/report/", "/assets/"
+KEPT = 8
+"""Evaluations whose pages are kept until they change; of 5,000 trials one is 6 MB."""
 OURS = (REPORT, ASSETS, "/evaluation/", "/trial/", "/knob/")
 """What our own addresses begin with, beside the root and the API."""
 _API_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'"
@@ -77,6 +79,7 @@ def application(
     )
     database.waiting = _at_once
     app.state.database = database
+    app.state.evaluations = {}
     app.state.submissions = submissions or Submissions(database)
     app.include_router(api.public)
     app.include_router(api.router)
@@ -127,7 +130,15 @@ def _overview(request: Request) -> Response:
 
 
 def _evaluation(plan: str, request: Request) -> Response:
-    return _shown(request, evaluation(_source(request), plan))
+    """The page; of an evaluation that stands where it stood, what was made of it then."""
+    source, kept = _source(request), request.app.state.evaluations
+    stands = (source.standing(plan), source.spec(plan))
+    if plan not in kept or kept[plan][0] != stands:
+        kept.pop(plan, None)
+        while len(kept) >= KEPT:
+            del kept[next(iter(kept))]
+        kept[plan] = (stands, evaluation(source, plan).render())
+    return _sent(request, kept[plan][1])
 
 
 def _trial(trial_id: str, request: Request, beside: Annotated[list[int] | None, Query()] = None) -> Response:
@@ -159,7 +170,10 @@ def _source(request: Request) -> Local:
 
 def _shown(request: Request, found: pages.Page) -> Response:
     """The page, or that it is the one which the reader has."""
-    text = found.render()
+    return _sent(request, found.render())
+
+
+def _sent(request: Request, text: str) -> Response:
     tag = pages.tag(text)
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers={"ETag": tag})

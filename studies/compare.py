@@ -30,6 +30,8 @@ from studies.distributions import Floats, expected_best, median_interval, spread
 from studies.path import walks
 from studies.target import searching
 
+_WORDS = ("arm", "trial_id", "number", "state", "status", "reason")
+_NUMBERS = ("val_accuracy", "test_accuracy", "parameters", "units", "training_flops", "seconds")
 MOST_PAIRS = 30
 """Pairs that are tested; of more, those with the baseline of the highest median."""
 
@@ -170,7 +172,10 @@ def compare(
         dependent: arm -> how its trials depend on each other, as `dependent_arms` gives it; others' do not.
     """
     methods = {**(arms or {}), **dict(zip(trials["arm"], trials["method"], strict=True))}
-    groups = {name: trials[trials["arm"] == name] for name in methods}
+    # Few columns of few types: each arm's rows are taken out of it.
+    trials = trials[[*_WORDS, *_NUMBERS]].astype(dict.fromkeys(_NUMBERS, float))
+    found = dict(list(trials.groupby("arm", sort=False)))
+    groups = {name: found.get(name, trials.iloc[:0]) for name in methods}
     done = {name: finished(group) for name, group in groups.items()}
     if threshold is None:
         medians = [float(group["val_accuracy"].median()) for group in done.values() if len(group)]

@@ -77,7 +77,7 @@ def driver(db: str | Path | Database, name: str) -> str:
     return f"run by process {held.pid} on {held.host} since {held.since}"
 
 
-def trials(db: str | Path | Database, plan_name: str) -> pd.DataFrame:
+def trials(db: str | Path | Database, plan_name: str, arm: str | None = None) -> pd.DataFrame:
     """One row a trial of every arm, in the order of arms and numbers; its figures are those of its best epoch.
 
     Columns: arm, method, stage (what a stage looks for; "" of an arm), trial_id, number; point and fold (of
@@ -89,11 +89,21 @@ def trials(db: str | Path | Database, plan_name: str) -> pd.DataFrame:
     of the last network, where a target wants it (else NaN); device; notes (what the method noted, such as its rounds).
     A trial without an epoch has no figures.
 
+    Args:
+        db: The database.
+        plan_name: The evaluation.
+        arm: Only this one; all unless given.
+
     Raises:
-        InputError: No such database or evaluation.
+        InputError: No such database or evaluation, or no such arm.
     """
     with reading(db) as connection:
-        return _briefly(stored.brief(connection, stored.evaluation(connection, plan_name)))
+        found = stored.evaluation(connection, plan_name)
+        if arm is not None:
+            if arm not in found.arms:
+                raise unknown(f"arm of {plan_name}", arm, found.arms)
+            found = found._replace(studies={study: own for study, own in found.studies.items() if own == arm})
+        return _briefly(stored.brief(connection, found))
 
 
 def trial(db: str | Path | Database, trial_id: int) -> tuple[str, pd.Series[Any]]:

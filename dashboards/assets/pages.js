@@ -1,8 +1,9 @@
 // What the served pages do: follow the database, sort and filter tables, answer a budget. No page needs it to be read.
 
 // Live: the page is asked for again; what carries data-live is put in place, and figures are drawn anew.
-const every = Number(document.body.dataset.every || 0);
-let tag = document.body.dataset.tag || "";
+let every = Number(document.body.dataset.every || 0);
+let tag = "";
+const told = (id) => JSON.parse(document.getElementById(id)?.textContent || "null");
 async function look() {
   try {
     const answer = await fetch(location.href, { headers: tag ? { "If-None-Match": tag } : {} });
@@ -14,13 +15,15 @@ async function look() {
   } catch {
     say("The server does not answer; trying again.");
   }
-  setTimeout(look, every);
+  if (every) setTimeout(look, every);
 }
 function say(line) {
   const place = document.getElementById("said");
   if (place && place.textContent !== line) place.textContent = line;
 }
 function replace(page) {
+  if (page.getElementById("figures") && !document.getElementById("figures")) return location.reload();
+  every = Number(page.body.dataset.every || 0);
   const held = document.activeElement?.getAttribute("href");
   for (const part of page.querySelectorAll("[data-live]")) {
     const place = document.getElementById(part.id);
@@ -47,7 +50,7 @@ const shown = { sort: "", down: false, most: STEP };
 function list() {
   const table = document.getElementById("trials");
   if (!table) return;
-  const { columns, rows } = read("trial-rows");
+  const { columns, rows } = told("trial-rows");
   const words = (document.getElementById("filter").value || "").toLowerCase().split(/\s+/).filter(Boolean);
   const arm = document.getElementById("filter-arm").value;
   let kept = rows.filter((row) => (!arm || row.arm === arm) && words.every((word) => row.text.includes(word)));
@@ -118,17 +121,17 @@ function wire() {
 function offer() {
   const place = document.getElementById("budget");
   if (!place) return;
-  const offers = read("offers");
+  const offers = told("offers");
   const kind = place.querySelector('input[name="kind"]:checked').value;
   const slider = document.getElementById("limit");
   const sizes = offers.map((each) => each[kind]).filter((size) => size !== null).sort((a, b) => a - b);
   if (!sizes.length) return;
   const [low, high] = [Math.log(sizes[0]), Math.log(sizes[sizes.length - 1])];
   const limit = Math.exp(low + ((high - low) * Number(slider.value)) / Number(slider.max)) * (1 + 1e-9);
-  const told = { parameters: "parameters", flops: "FLOPs", latency_ms: "ms" }[kind];
+  const unit = { parameters: "parameters", flops: "FLOPs", latency_ms: "ms" }[kind];
   const rounded = kind === "latency_ms" ? limit.toPrecision(3) : Math.floor(limit).toLocaleString("en");
-  slider.setAttribute("aria-valuetext", `at most ${rounded} ${told}`);
-  document.getElementById("limit-told").textContent = `at most ${rounded} ${told}`;
+  slider.setAttribute("aria-valuetext", `at most ${rounded} ${unit}`);
+  document.getElementById("limit-told").textContent = `at most ${rounded} ${unit}`;
   const best = offers.find((each) => each[kind] !== null && each[kind] <= limit);
   for (const part of document.querySelectorAll("#budget [data-of]")) {
     part.hidden = !best || part.dataset.of !== best.key;

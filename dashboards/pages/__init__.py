@@ -24,7 +24,7 @@ POLICY = (
     " connect-src 'self'; base-uri 'none'; form-action 'self'"
 )
 ASSETS = {"sizer.css": "text/css", "figures.js": "text/javascript", "pages.js": "text/javascript"}
-BUSY, IDLE = 1500, 10_000
+BUSY, IDLE = 1000, 4000
 """Milliseconds after which a page looks again: while something trains, and otherwise."""
 
 

@@ -45,8 +45,8 @@ def evaluation(source: Local, name: str) -> Page:
     """
     standing, spec, data = source.standing(name), source.spec(name), source.data(name)
     trials = source.trials(name)
-    arms = trials[trials["stage"] == ""]
     task = data["task"]
+    arms = figures.told(trials[trials["stage"] == ""], task)
     comparison = compare(
         arms, arms.iloc[:0], task=task,
         arms={arm: found["method"] for arm, found in spec["arms"].items() if "stage" not in found},

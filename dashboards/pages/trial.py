@@ -32,7 +32,7 @@ def trial(source: Local, trial_id: int, beside: Sequence[int] | None = None) -> 
     """
     name, row = query.trial(source.database, trial_id)
     spec, data = source.spec(name), source.data(name)
-    everyone = source.trials(name)
+    everyone = query.trials(source.database, name, row["arm"])
     others = _others(everyone, row, beside)
     history = query.history(source.database, name, [trial_id, *others])
     own = history[history["trial_id"] == trial_id].sort_values("epoch")

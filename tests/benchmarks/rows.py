@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from sizer import networks
-from tests.benchmarks import budgets, loops, memory, paths, sizing, surgery, sweeps
+from tests.benchmarks import budgets, loops, memory, paths, served, sizing, surgery, sweeps
 from tests.benchmarks.row import Row, minus, own, times
 
 _IMAGES = {"fashion_mnist": "", "mnist": "-mnist"}
@@ -160,6 +160,14 @@ _BUDGETS = (
     ),
 )  # fmt: skip
 
+_SERVED = "seconds until {} of a database of 100 arms with 50 trials of 100 epochs each has answered, nothing kept"
+_PAGES = (
+    Row("page-overview", "overview, 5,000 trials", _SERVED.format("the overview"),
+        partial(served.page, "/"), most=0.3, plain=True),
+    Row("page-evaluation", "evaluation page, 5,000 trials", _SERVED.format("the page of the evaluation"),
+        partial(served.page, "/evaluation/small"), most=1, plain=True),
+)  # fmt: skip
+
 _SURGERY = (
     *(Row(f"attach-{name}", "attach()", f"seconds of attach() on {name} at its default widths, the network being there",
           partial(surgery.attaching, name), most=5, plain=True) for name in networks.names()),
@@ -174,4 +182,4 @@ _SURGERY = (
         lambda: surgery.gated("lenet", (1, 28, 28), 256, 5), most=1.3),
 )  # fmt: skip
 
-ROWS = {row.name: row for row in (*_LOOPS, *_SIZING, *_SWEEPS, *_PATHS, *_BUDGETS, *_SURGERY)}
+ROWS = {row.name: row for row in (*_LOOPS, *_SIZING, *_SWEEPS, *_PATHS, *_BUDGETS, *_PAGES, *_SURGERY)}
