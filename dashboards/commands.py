@@ -18,6 +18,7 @@ from rich.markup import escape
 from dashboards import aims, numbers, progress, rounds, tables, terminal
 from dashboards import follow as following
 from dashboards.facts import facts, retraining
+from dashboards.published import publish
 from dashboards.report import render
 from dashboards.source import Local, Source
 from dashboards.starts import starts
@@ -104,6 +105,7 @@ def sweep(plan: Plan, db: str, run: Callable[..., Outcome], *, compared: bool = 
         return INTERRUPTED
     out.print()
     source = Local(open_database(db))
+    publish(source, plan.name)
     asked = planned
     planned = sum(arm.planned for arm in source.standing(plan.name).arms)
     if outcome.already_done:

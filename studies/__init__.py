@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from studies.database import open_study as open
     from studies.sizing import size
 
-__all__ = ["size"]
+__all__ = ["open", "size"]
 
 
 def __getattr__(name: str) -> Any:
@@ -16,4 +17,8 @@ def __getattr__(name: str) -> Any:
         from studies.sizing import size
 
         return size
+    if name == "open":
+        from studies.database import open_study
+
+        return open_study
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
+import optuna
 import sqlalchemy as sa
 from optuna.storages import BaseStorage
 from sqlalchemy.engine import URL
 
-from sizer.errors import InputError
+from sizer.errors import InputError, unknown
 from studies import credentials, migrations
 from studies.outages import PatientStorage, first_line, plain_errors, retried
 from studies.storage import Storage
@@ -188,6 +189,24 @@ def open_database(source: str | Path | Database) -> Database:
     if fresh:
         raise InputError(f"no sweep in {database.url}: `sizer sweep PLAN --db ...` makes one")
     return database
+
+
+def open_study(name: str, db: str | Path | Database | None = None) -> optuna.Study:
+    """The plain `optuna.Study` of an arm, for all that Optuna can do with one.
+
+    Args:
+        name: `PLAN/ARM`, or a study that is not ours.
+        db: Its database; unless given that which the environment variable `SIZER_DB` names, or `sizer.db` here.
+
+    Raises:
+        InputError: There is no such database, or no such study; the line lists those there are.
+    """
+    database = open_database(os.environ.get("SIZER_DB", "sizer.db") if db is None else db)
+    with plain_errors(database):
+        try:
+            return optuna.load_study(study_name=name, storage=database.storage)
+        except KeyError:
+            raise unknown("study", name, optuna.get_all_study_names(database.storage)) from None
 
 
 def locate(source: str | Path | Database) -> tuple[Database, bool]:
