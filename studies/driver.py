@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from sizer import Epoch, best_epoch
 from studies import artifacts, pruning, search, stages
 from studies.database import Database
+from studies.environment import commit
 from studies.keeper import Keeper, usable
 from studies.lease import Lease
 from studies.path import TUNES, Sized
@@ -78,6 +79,7 @@ class Driver:
         self._epochs: dict[str, int] = {}
         self._settled: set[str] = set()
         self._shape: tuple[tuple[int, ...], int] = ((), 0)
+        self._commit = commit()
 
     def begin(self, data: dict[str, Any]) -> None:
         """Writes the plan, opens the studies and sees what an earlier driver left.
@@ -289,8 +291,8 @@ class Driver:
         """A trial ended: its best epoch, architecture and weights are written and Optuna is told.
 
         One that was pruned is told so with its last value, and its weights are not kept. `more` is `device`,
-        `traceback`, `final_latency_ms` and the method's `notes` of the run, as far as there are any, and the `attempt`
-        that says so: its weights are kept.
+        `environment`, `traceback`, `final_latency_ms` and the method's `notes` of the run, as far as there are any, and
+        the `attempt` that says so: its weights are kept.
 
         Every step can be done again, so that a driver killed between two of them does no harm: while the row is
         RUNNING it is adopted, and afterwards the run's folder says that its weights are still to be looked at.
@@ -305,7 +307,7 @@ class Driver:
             "flops": best.flops, "widths": best.widths,
         } if best else {}  # fmt: skip
         # Status and reason first: the next driver goes by them where this one is killed before Optuna is told.
-        said = {"reason": reason, "status": status, **more}
+        said = {"reason": reason, "status": status, "commit": self._commit, **more}
         self._records.attributes(trial_id, {**{key: value for key, value in said.items() if value}, **found})
         if complete:
             self._keeper.note(arm, trial_id, epochs)

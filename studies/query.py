@@ -147,7 +147,8 @@ def history(db: str | Path | Database, plan_name: str, trials: Sequence[int] | N
         InputError: No such database or evaluation.
     """
     with reading(db) as connection:
-        read = stored.read(connection, stored.evaluation(connection, plan_name), trials)
+        chosen = None if trials is None else [int(trial) for trial in trials]
+        read = stored.read(connection, stored.evaluation(connection, plan_name), chosen)
     rows = [
         {**epoch, **{name: trial[name] for name in ("arm", "number", "knob")}}
         for trial in read.trials

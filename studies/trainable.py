@@ -24,6 +24,7 @@ from sizer.training import STATE
 from studies import attempts, files, plan
 from studies.alarm import Alarm, TimeUpError, time_up
 from studies.attempts import Attempt
+from studies.environment import environment
 from studies.failures import failed
 from studies.luggage import Luggage, code_of, data_of
 from studies.target import Target, size_of
@@ -176,11 +177,12 @@ def _named(member: dict[str, Any], device: str) -> dict[str, Any]:
 
 def _failed(error: BaseException) -> dict[str, Any]:
     status, reason = failed(error)
-    return {"status": status, "reason": reason, "traceback": "".join(traceback.format_exception(error))}
+    told = "".join(traceback.format_exception(error))
+    return {"status": status, "reason": reason, "traceback": told, "environment": environment()}
 
 
 def _ended(run: Run, member: dict[str, Any], data: Data) -> dict[str, Any]:
-    said = {"status": run.status, "reason": run.reason, "notes": run.net.notes}
+    said = {"status": run.status, "reason": run.reason, "notes": run.net.notes, "environment": environment()}
     if member["timed"] is None:
         return said
     return {**said, "final_latency_ms": size_of(run.net.finish(), data, Target(**member["timed"]))}

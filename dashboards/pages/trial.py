@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from dashboards import figures, numbers, sizing_figures
 from dashboards.drawing import drawing
 from dashboards.pages import BUSY, Page
+from dashboards.repeating import repeating
 from dashboards.source import Local
 from dashboards.starts import starts
 from studies import query, weights
@@ -43,12 +44,15 @@ def trial(source: Local, trial_id: int, beside: Sequence[int] | None = None) -> 
         plots["scores"] = figures.scores_over_epochs(own, data["task"])
     if others and row["knob_name"]:
         plots["beside"] = figures.convergence(history, row["arm"], row["knob_name"], curves=len(others) + 1)
+    said = query.said(source.database, trial_id)
+    lines, why = repeating(spec, row.to_dict(), start) if row["epochs"] else ([], "It has no epoch to repeat yet.")
     values = {
+        "repeats": "\n".join(lines), "repeats_not": why,
         "here": "trial", "name": name, "row": row.to_dict(), "task": data["task"],
         "score": numbers.score_name(data["task"]),
         "study": studies_of(source.database, name)[row["arm"]], "kept": weights.kept_epochs(source.database, trial_id),
         "changes": changes(own, start), "facts": _facts(row),
-        "traceback": query.said(source.database, trial_id).get("traceback", ""),
+        "traceback": said.get("traceback", ""), "environment": _environment(row, said),
         "drawing": drawing(row["widths"], start, data) if row["widths"] else "", "others": others,
         "running": row["state"] == "RUNNING", "best": row["epoch"] if row["widths"] else None,
         "choices": _choices(everyone, row),
@@ -106,6 +110,11 @@ def _facts(row: pd.Series[Any]) -> dict[str, str]:
         "training": numbers.si(row["training_flops"], "FLOP"),
         "time": numbers.duration(row["seconds"]),
         "peak memory": numbers.si(row["peak_memory"], "B"),
-        "device": row["device"] or "-",
     }
     return {label: text for label, text in found.items() if text not in ("-", "")}
+
+
+def _environment(row: pd.Series[Any], said: Mapping[str, Any]) -> dict[str, str]:
+    """Under what it was trained, as far as that is known: label -> text."""
+    found = {"device": row["device"], **said.get("environment", {}), "commit": said.get("commit", "")}
+    return {label: text for label, text in found.items() if text}

@@ -65,7 +65,7 @@ def served(
     gate = service.application(database, given, writable=writable, submissions=submissions)
     with listen("127.0.0.1", 0) as sock:
         running = server(gate)
-        thread = threading.Thread(target=running.run, kwargs={"sockets": [sock]})
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [sock]}, daemon=True)
         thread.start()
         while not running.started:
             assert thread.is_alive()

@@ -1,0 +1,46 @@
+"""The lines on a trial's page train it again, to the same figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dashboards.repeating import repeating
+from dashboards.source import Local
+from dashboards.starts import starts
+from studies import query
+from studies.database import open_database
+from tests.dashboards.swept import small_plan
+
+
+@pytest.mark.parametrize(("arm", "number"), [("shrinknets", 1), ("fixed", 0)])
+def test_the_lines_train_the_trial_again(trained: Path, arm: str, number: int) -> None:
+    source = Local(open_database(trained))
+    spec, trials = source.spec("small"), source.trials("small")
+    row = trials[(trials["arm"] == arm) & (trials["number"] == number)].iloc[0]
+    lines, why = repeating(spec, row.to_dict(), starts(spec, trials).get(arm))
+    assert why == ""
+    told: dict[str, Any] = {}
+    with torch.random.fork_rng():
+        exec("\n".join(lines[:-1]), told)
+    history = query.history(source.database, "small", [row["trial_id"]])
+    columns = ["val_loss", "test_accuracy", "parameters", "training_flops"]
+    again = [[getattr(epoch, column) for column in columns] for epoch in told["run"].history]
+    assert again == history[columns].to_numpy().tolist()
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"schedule": "path", "trials": 4}, "It is a step of a path"),
+        ({"folds": 3}, "It was trained in cross-validation"),
+        ({"samples": 500, "folds": 3}, "It was trained in cross-validation"),
+    ],
+)
+def test_what_lines_cannot_repeat_says_why(trained: Path, values: dict[str, Any], says: str) -> None:
+    row = query.trials(trained, "small").iloc[0].to_dict()
+    lines, why = repeating(small_plan(**values).spec(), row, {"dense1": 12})
+    assert (lines, why.startswith(says)) == ([], True)
