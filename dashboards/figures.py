@@ -340,12 +340,13 @@ def _points(
     place = list(colour).index(arm)
     return go.Scatter(
         name=escape(arm),
-        x=x,
-        y=y,
+        # Arrays: plotly looks at every entry of a list.
+        x=np.asarray(x),
+        y=np.asarray(y),
         mode="lines+markers" if line else "markers",
         line={"color": _faded(colour[arm], 0.5), "width": 1.5},
         marker={**_marker(place, colour[arm]), "opacity": 0.85},
-        text=rows["told"].tolist(),
+        text=rows["told"].to_numpy(),
         hoverinfo="text",
     )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from functools import lru_cache
+from operator import itemgetter
 
 from sizer.errors import InputError
 
@@ -27,13 +29,14 @@ def count(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{round(value):,}"
 
 
+@lru_cache(maxsize=2**14)
 def si(value: float | None, unit: str = "") -> str:
     """Three significant digits and an SI prefix: "1.23 GFLOP", "950 FLOP"; "-" for none."""
     if value is None or math.isnan(value):
         return "-"
     prefix, factor = max(
         ((prefix, factor) for prefix, factor in PREFIXES.items() if factor <= max(1.0, abs(value) * 1.0005)),
-        key=lambda pair: pair[1],
+        key=itemgetter(1),
     )
     scaled = value / factor
     digits = max(0, 2 - math.floor(math.log10(abs(scaled)))) if abs(scaled) >= 1 else 2

@@ -174,9 +174,11 @@ def compare(
     methods = {**(arms or {}), **dict(zip(trials["arm"], trials["method"], strict=True))}
     # Few columns of few types: each arm's rows are taken out of it.
     trials = trials[[*_WORDS, *_NUMBERS]].astype(dict.fromkeys(_NUMBERS, float))
-    found = dict(list(trials.groupby("arm", sort=False)))
-    groups = {name: found.get(name, trials.iloc[:0]) for name in methods}
-    done = {name: finished(group) for name, group in groups.items()}
+    groups, done = (
+        {name: found.get(name, rows.iloc[:0]) for name in methods}
+        for rows in (trials, finished(trials))
+        for found in (dict(list(rows.groupby("arm", sort=False))),)
+    )
     if threshold is None:
         medians = [float(group["val_accuracy"].median()) for group in done.values() if len(group)]
         threshold = min(medians) if medians else None
@@ -271,7 +273,7 @@ def _arm(
         failed=len(dropped),
         unfinished=max(len(rows), planned) - int(ended.sum()),
         begun=len(rows) > 0,
-        failures=tuple(_failure(row) for row in dropped.to_dict("records")),
+        failures=tuple(_failure(row) for row in dropped.to_dict("records")) if len(dropped) else (),
         median=median,
         lower=lower,
         upper=upper,

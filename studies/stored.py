@@ -64,7 +64,7 @@ class Brief(NamedTuple):
     Attributes:
         trials: As in `Read`.
         epochs: A trial's id -> how many epochs it has.
-        best, last: A trial's id -> its row of `sizer_history` of the best epoch, and of the last.
+        best, last: A trial's id -> its row of `sizer_history` of the best epoch, and of the last, its widths unread.
     """
 
     trials: list[dict[str, Any]]
@@ -158,7 +158,7 @@ def brief(connection: sa.Connection, of: Evaluation, trials: Sequence[int] | Non
     counts = {row.trial_id: row for row in connection.execute(counted)}
     ends = counted.subquery()
     at_end = select(tables.history).join(ends, (history.trial_id == ends.c.trial_id) & (history.epoch == ends.c.epoch))
-    last = {row["trial_id"]: _epoch(row) for row in connection.execute(at_end).mappings()}
+    last = {row["trial_id"]: dict(row) for row in connection.execute(at_end).mappings().all()}
     # A trial that has ended says which epoch was its best; of others it is looked for.
     at_best = select(tables.history).join_from(
         tables.trial_user_attributes,
@@ -196,7 +196,7 @@ def _trials(connection: sa.Connection, of: Evaluation, trials: Sequence[int] | N
 
     def rows_of(table: sa.Table, *more: sa.ColumnElement[bool]) -> Any:
         query = select(table).where(table.c.trial_id.in_(ours), *more)
-        return connection.execute(query.order_by(*table.primary_key)).mappings()
+        return connection.execute(query.order_by(*table.primary_key)).mappings().all()
 
     drawn: dict[int, dict[str, float]] = {}
     said: dict[int, dict[str, Any]] = {}
