@@ -32,6 +32,7 @@ def trial(source: Local, trial_id: int, beside: Sequence[int] | None = None) -> 
         UnknownNameError: There is no such trial, or it belongs to no evaluation.
     """
     name, row = query.trial(source.database, trial_id)
+    row = row.astype(object).where(row.notna(), None)
     spec, data = source.spec(name), source.data(name)
     everyone = query.trials(source.database, name, row["arm"])
     others = _others(everyone, row, beside)

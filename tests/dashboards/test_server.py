@@ -1,14 +1,26 @@
 """Optuna Dashboard, the reports and the API stand beside each other on one address of this machine."""
 
+import io
 import shutil
 import socket
 from pathlib import Path
 
+import optuna
+import pandas as pd
+import psycopg
 import pytest
 
+from dashboards import optuna_pages
 from dashboards.server import listen
 from sizer.errors import InputError
+from studies import query
+from studies.database import locate
+from studies.driver import Driver
+from studies.lease import Lease
 from tests.dashboards.served import READ, WRITE, Served, served
+from tests.dashboards.swept import small_plan, sweep_here
+from tests.postgres import Postgres
+from tests.studies.sweeps import Seen
 
 
 def test_optuna_dashboard_and_its_files_are_there(service: Served) -> None:
@@ -55,6 +67,90 @@ def test_what_is_not_there_is_said_on_a_page(service: Served, path: str, says: s
     missing = service.ask(path)
     assert (missing.status_code, says in missing.text) == (404, True)
     assert '<a href="/">To the overview</a>' in missing.text
+
+
+def test_an_empty_database_says_how_to_fill_it(tmp_path: Path) -> None:
+    locate(tmp_path / "empty.db")[0].create()
+    with served(tmp_path / "empty.db") as server:
+        page = server.ask("/").text
+        assert "Nothing here yet" in page
+        assert "sizer sweep demo" in page
+
+
+def test_what_the_server_may_not_read_is_said_on_a_page(postgres: Postgres) -> None:
+    url = postgres.create()
+    locate(url)[0].create()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("create role guest login password 'guest-has-one'")
+        connection.execute("grant select on all tables in schema public to guest")
+    guest = url.replace("sizer:", "guest:", 1).replace(url.partition("sizer:")[2].partition("@")[0], "guest-has-one")
+    with served(guest) as server:
+        assert server.status("/") == 200
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("revoke select on sizer_plans from guest")
+        page = server.ask("/")
+        assert page.status_code == 503
+        assert "permission denied" in page.text
+        assert "GRANT SELECT" in page.text
+        assert "guest-has-one" not in page.text
+
+
+def test_somebody_elses_study_is_listed_and_leads_to_optuna_dashboard(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained.parent, tmp_path, dirs_exist_ok=True)
+    database = locate(tmp_path / "sizer.db")[0]
+    study = optuna.create_study(storage=database.storage, study_name="theirs")
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    with served(tmp_path / "sizer.db") as server:
+        page = server.ask("/").text
+        assert f'<a href="/dashboard/studies/{study._study_id}">theirs</a>,\n2 trials' in page
+        theirs = server.ask(f"/trial/{study.trials[0]._trial_id}")
+        assert (theirs.status_code, "which is no evaluation of sizer" in theirs.text) == (404, True)
+
+
+def test_a_failed_trial_says_why_and_one_that_runs_that_it_does(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained.parent, tmp_path, dirs_exist_ok=True)
+    sweep_here(small_plan(name="more", trials=2), tmp_path / "sizer.db", trials=2)
+    database = locate(tmp_path / "sizer.db")[0]
+    with Lease(database, "more") as lease:
+        driver = Driver(small_plan(name="more", trials=2), database, lease, Seen())
+        driver.begin(query.data(database, "more"))
+        member = driver.next()
+        assert member is not None
+        with served(tmp_path / "sizer.db") as server:
+            runs = server.ask(f"/trial/{member['trial_id']}").text
+            assert "It has begun; no epoch has ended yet." in runs
+            assert "epoch 0 of\n3" in server.ask("/").text
+            trials = query.trials(database, "small")
+            failed = trials[trials["state"] == "FAIL"].iloc[0]
+            page = server.ask(f"/trial/{failed['trial_id']}").text
+            assert "the loss became NaN in epoch 1" in page
+            assert "It gave no network." in page
+
+
+def test_a_study_that_is_too_large_for_optuna_dashboard_says_so_and_leads_to_ours(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(trained.parent, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(optuna_pages, "MOST", 2)
+    with served(tmp_path / "sizer.db") as server:
+        page = server.ask("/dashboard/studies/1")
+        assert "small/shrinknets has 3 trials" in page.text
+        assert '<a href="/evaluation/small">' in page.text
+        answer = server.ask("/api/studies/1")
+        assert (answer.status_code, "has 3 trials" in answer.json()["reason"]) == (413, True)
+        anyway = server.ask("/dashboard/studies/1?large-study=1")
+        cookie = {"Cookie": anyway.headers["set-cookie"].partition(";")[0]}
+        assert (anyway.status_code, anyway.headers["location"]) == (303, "/dashboard/studies/1")
+        assert server.status("/api/studies/1", headers=cookie) == 200
+        assert "<title>Optuna Dashboard</title>" in server.ask("/dashboard/studies/1", headers=cookie).text
+
+
+def test_tables_come_as_parquet_too(service: Served) -> None:
+    for name in ("trials", "history"):
+        told = pd.read_parquet(io.BytesIO(service.ask(f"/v1/{name}?plan=small&format=parquet").content))
+        same = pd.read_csv(io.BytesIO(service.ask(f"/v1/{name}?plan=small&format=csv").content))
+        assert list(told["parameters"].dropna()) == list(same["parameters"].dropna())
+        assert list(told["widths"]) == list(same["widths"])
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
