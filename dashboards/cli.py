@@ -369,7 +369,7 @@ def dashboard(
     ] = None,
     db: DB = "sizer.db",
 ) -> None:
-    """Serves the API, the reports and Optuna Dashboard, to whoever has the token.
+    """Serves our pages, Optuna Dashboard and the API, to whoever has the token.
 
     On this machine alone unless told otherwise. Without token files it makes a token for this run, and prints it.
     """
