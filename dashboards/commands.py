@@ -25,7 +25,7 @@ from dashboards.starts import starts
 from sizer import Epoch, architecture
 from sizer.errors import InputError, unknown
 from studies import estimate, jobs, path, query, target
-from studies.compare import Comparison, compare, dependent_arms, finished
+from studies.compare import Comparison, compare_plan, finished
 from studies.crossval import chi_square, over_folds
 from studies.database import open_database
 from studies.plan import Plan
@@ -105,7 +105,8 @@ def sweep(plan: Plan, db: str, run: Callable[..., Outcome], *, compared: bool = 
         return INTERRUPTED
     out.print()
     source = Local(open_database(db))
-    publish(source, plan.name)
+    if not outcome.already_done:
+        publish(source, plan.name)
     asked = planned
     planned = sum(arm.planned for arm in source.standing(plan.name).arms)
     if outcome.already_done:
@@ -299,7 +300,7 @@ def print_comparison(out: Console, source: Source, name: str, threshold: float |
     trials, history = source.trials(name), source.history(name)
     comparison = _compared(trials, history, spec, data, threshold)
     terminal.print_comparison(out, name, comparison)
-    for content in _over_folds(trials, spec, data):
+    for content in over_folds_of(trials, spec, data):
         terminal.print_table(out, content)
     summed = rounds.summary(trials[trials["stage"] == ""], history, data["task"])
     if summed is not None:
@@ -391,7 +392,7 @@ def report(source: Source, name: str) -> str:
     trials, history = _of_arms(source.trials(name), source.history(name))
     front = history.iloc[:0] if finished(trials).empty else source.front(name)
     comparison = _compared(trials, history, spec, data)
-    folds = _over_folds(trials, spec, data)
+    folds = over_folds_of(trials, spec, data)
     about = spec.get("description", ""), facts(spec, data)
     walks = tuple(path.walks(spec))
     wanted = target.by_arm(spec, trials, history)
@@ -410,25 +411,15 @@ def _compared(
     data: Mapping[str, Any],
     threshold: float | None = None,
 ) -> Comparison:
-    arms = {arm: values["method"] for arm, values in spec["arms"].items() if "stage" not in values}
-    trials, history = _of_arms(trials, history)
-    planned = dict.fromkeys(arms, spec["trials"] * (spec.get("folds") or 1))
+    planned = dict.fromkeys(spec["arms"], spec["trials"] * (spec.get("folds") or 1))
     # An arm whose budgets are settled asks for no more trials.
-    for arm, each in target.by_arm(spec, trials, history).items():
+    for arm, each in target.by_arm(spec, *_of_arms(trials, history)).items():
         if all(aim.settled for aim in each):
             planned[arm] = 0
-    return compare(
-        trials,
-        history,
-        task=data["task"],
-        threshold=threshold,
-        arms=arms,
-        planned=planned,
-        dependent=dependent_arms(spec),
-    )
+    return compare_plan(spec, trials, history, task=data["task"], threshold=threshold, planned=planned)
 
 
-def _over_folds(trials: pd.DataFrame, spec: Mapping[str, Any], data: Mapping[str, Any]) -> list[tables.Table]:
+def over_folds_of(trials: pd.DataFrame, spec: Mapping[str, Any], data: Mapping[str, Any]) -> list[tables.Table]:
     """What cross-validation says, where there is one."""
     if not spec.get("folds"):
         return []

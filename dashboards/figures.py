@@ -23,6 +23,8 @@ from studies.compare import Comparison, finished, ranked, with_network
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
 MARKER_SIZES = {"triangle-up": 10, "star": 10, "diamond": 9}
+MANY = 24
+"""Arms up to which each has a trace of its own."""
 _PLACED = ("arm", "number", "test_accuracy", "parameters")
 _TOLD = (
     "arm", "number", "epoch", "knob_name", "knob", "status", "reason", "training_flops", "test_accuracy",
@@ -80,7 +82,8 @@ def distribution(trials: pd.DataFrame, task: str = "classification", dependent: 
         cut = each_pruned.get(arm)
         if cut is not None:
             marks = _points(arm, cut, axis.place(cut["test_accuracy"]), _scattered(place, len(cut)), colour)
-            traces.append(marks.update(marker_symbol=f"{marks.marker.symbol}-open"))
+            marks["marker"]["symbol"] += "-open"
+            traces.append(marks)
         rows = each_done.get(arm)
         if rows is None:
             continue
@@ -89,8 +92,9 @@ def distribution(trials: pd.DataFrame, task: str = "classification", dependent: 
             quartiles = np.percentile(rows["test_accuracy"].to_numpy(), [0, 25, 50, 75, 100])
             traces.append(_box(place, axis.place(quartiles), colour[arm]))
         traces.append(_points(arm, rows, values, _scattered(place, len(values)), colour))
-    figure.add_traces(traces)
-    figure.update_layout(template=template(), height=110 + 78 * max(1, len(colour)), showlegend=False)
+    figure.add_traces(_merged(traces, len(colour)))
+    each = 78 if len(colour) <= MANY else 34
+    figure.update_layout(template=template(), height=110 + each * max(1, len(colour)), showlegend=False)
     figure.update_xaxes(axis.layout("Test"))
     figure.update_yaxes(
         tickvals=list(range(len(colour))),
@@ -205,7 +209,7 @@ def size_against_accuracy(
             rows = each[arm].sort_values("number") if arm in walks else each[arm]
             values, sizes = axis.place(rows["test_accuracy"]), rows["parameters"].astype(float).tolist()
             traces.append(_points(arm, rows, sizes, values, colour, line=arm in walks))
-    figure.add_traces(traces)
+    figure.add_traces(_merged(traces, len(colour)))
     for budget in budgets:
         figure.add_vline(x=budget, line={"color": "#8C8C8C", "width": 1}, layer="below")
     figure.update_layout(template=template(), height=420)
@@ -336,19 +340,34 @@ def _points(
     y: Sequence[float],
     colour: dict[str, str],
     line: bool = False,
-) -> go.Scatter:
-    place = list(colour).index(arm)
-    return go.Scatter(
-        name=escape(arm),
+) -> dict[str, Any]:
+    """A scatter trace of an arm's trials."""
+    return {
+        "type": "scatter",
+        "name": escape(arm),
         # Arrays: plotly looks at every entry of a list.
-        x=np.asarray(x),
-        y=np.asarray(y),
-        mode="lines+markers" if line else "markers",
-        line={"color": _faded(colour[arm], 0.5), "width": 1.5},
-        marker={**_marker(place, colour[arm]), "opacity": 0.85},
-        text=rows["told"].to_numpy(),
-        hoverinfo="text",
-    )
+        "x": np.asarray(x),
+        "y": np.asarray(y),
+        "mode": "lines+markers" if line else "markers",
+        "line": {"color": _faded(colour[arm], 0.5), "width": 1.5},
+        "marker": {**_marker(list(colour).index(arm), colour[arm]), "opacity": 0.85},
+        "text": rows["told"].to_numpy(),
+        "hoverinfo": "text",
+    }
+
+
+def _merged(traces: list[Any], arms: int) -> list[Any]:
+    """Of many arms the points are one trace: a browser draws it many times quicker, and no legend would hold them."""
+    points = [trace for trace in traces if isinstance(trace, dict) and trace["mode"] == "markers"]
+    if arms <= MANY or not points:
+        return traces
+    marker: dict[str, Any] = {
+        key: np.concatenate([np.full(len(trace["x"]), trace["marker"][key]) for trace in points])
+        for key in ("color", "symbol", "size")
+    }
+    whole = {key: np.concatenate([trace[key] for trace in points]) for key in ("x", "y", "text")}
+    one = {**points[0], **whole, "name": f"{arms} arms", "showlegend": False, "marker": {**marker, "opacity": 0.85}}
+    return [*(trace for trace in traces if not any(trace is each for each in points)), one]
 
 
 def _marker(place: int, colour: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dashboards.facts import facts
 from dashboards.pages import evaluation_path, knob_path
 from dashboards.pages.overview import sizing_arms
 from dashboards.source import Local
-from studies.compare import Comparison, compare, dependent_arms, finished, ranked
+from studies.compare import Comparison, compare_plan, finished, ranked
 from studies.progress import studies_of
 
 MOST = 500
@@ -25,8 +25,7 @@ def publish(source: Local, name: str) -> None:
     spec, task = source.spec(name), source.data(name)["task"]
     trials = source.trials(name)
     arms = figures.told(trials[trials["stage"] == ""], task)
-    known = {arm: found["method"] for arm, found in spec["arms"].items() if "stage" not in found}
-    comparison = compare(arms, arms.iloc[:0], task=task, arms=known, dependent=dependent_arms(spec))
+    comparison = compare_plan(spec, arms, task=task)
     shared = {}
     if len(finished(arms)) and len(arms) <= MOST:
         dependent = [arm.name for arm in comparison.arms if arm.dependent]
@@ -34,7 +33,7 @@ def publish(source: Local, name: str) -> None:
             title="Test score of every trial, arm by arm", margin={"t": 48}
         )
     for arm, study in studies_of(source.database, name).items():
-        if arm not in known:
+        if "stage" in spec["arms"][arm]:
             continue
         opened = optuna.load_study(storage=source.database.storage, study_name=study.name)
         optuna_dashboard.save_note(opened, _described(name, arm, spec, comparison, arms, task))

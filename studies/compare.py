@@ -221,6 +221,35 @@ def compare(
     )
 
 
+def compare_plan(
+    spec: Mapping[str, Any],
+    trials: pd.DataFrame,
+    history: pd.DataFrame | None = None,
+    *,
+    task: str = "classification",
+    threshold: float | None = None,
+    planned: Mapping[str, int] | None = None,
+) -> Comparison:
+    """Compares the arms of a plan; its stages, which only find what arms then train with, are left out.
+
+    Args:
+        spec: The plan, as `studies.plan.Plan.spec` gives it.
+        trials, history, task, threshold, planned: As `compare` takes them; without a history nobody knows when half of
+            an arm's trials had reached the threshold.
+    """
+    trials = trials[trials["stage"] == ""]
+    arms = {arm: values["method"] for arm, values in spec["arms"].items() if "stage" not in values}
+    return compare(
+        trials,
+        trials.iloc[:0] if history is None else history[history["trial_id"].isin(trials["trial_id"])],
+        task=task,
+        threshold=threshold,
+        arms=arms,
+        planned=planned,
+        dependent=dependent_arms(spec),
+    )
+
+
 def dependent_arms(spec: Mapping[str, Any]) -> dict[str, str]:
     """Arm -> how its trials depend on each other, of a plan as `studies.plan.Plan.spec` gives it."""
     steps = dict.fromkeys(walks(spec), "are the steps of a path, each from where the one before was")

@@ -8,15 +8,17 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboards import figures, numbers, rows, tables
+from dashboards import aims, figures, numbers, rows, tables
+from dashboards.commands import over_folds_of
 from dashboards.drawing import drawing
+from dashboards.facts import facts
 from dashboards.pages import BUSY, IDLE, Page
 from dashboards.pages.overview import sizing_arms
 from dashboards.source import Local
 from dashboards.starts import starts
 from sizer.errors import InputError
-from studies import query
-from studies.compare import Comparison, compare, dependent_arms
+from studies import query, target
+from studies.compare import Comparison, compare_plan
 from studies.path import walks
 from studies.progress import running, seconds_left, studies_of
 
@@ -47,12 +49,9 @@ def evaluation(source: Local, name: str) -> Page:
     trials = source.trials(name)
     task = data["task"]
     arms = figures.told(trials[trials["stage"] == ""], task)
-    comparison = compare(
-        arms, arms.iloc[:0], task=task,
-        arms={arm: found["method"] for arm, found in spec["arms"].items() if "stage" not in found},
-        dependent=dependent_arms(spec),
-        planned={arm.arm: arm.planned for arm in standing.arms if not arm.stage},
-    )  # fmt: skip
+    comparison = compare_plan(
+        spec, arms, task=task, planned={arm.arm: arm.planned for arm in standing.arms if not arm.stage}
+    )
     offers = _offers(source, name)
     plots = _plots(comparison, arms, offers, spec, task) if any(arm.finished for arm in comparison.arms) else {}
     planned = sum(arm.planned for arm in standing.arms)
@@ -70,7 +69,9 @@ def evaluation(source: Local, name: str) -> Page:
         "offers": [{**row, "key": _key(row), "drawing": drawing(row["widths"], known.get(row["arm"]), data)}
                    for row in offers.to_dict("records")],
         "timed": bool(offers["latency_ms"].notna().any()) if len(offers) else False,
-        "boxed": [arm.name for arm in comparison.arms if arm.dependent],
+        "facts": facts(spec, data), "description": spec.get("description", ""),
+        "folds": over_folds_of(arms, spec, data),
+        **_target(source, spec, arms, name),
     }  # fmt: skip
     told = [
         {"key": _key(row), **{size: _number(row[size]) for size in ("parameters", "flops", "latency_ms")}}
@@ -78,6 +79,14 @@ def evaluation(source: Local, name: str) -> Page:
     ]
     shown = {"trial-rows": _rows(trials, task), "offers": told}
     return Page("evaluation.html", f"sizer: {name}", values, plots, shown, BUSY if standing.held else IDLE)
+
+
+def _target(source: Local, spec: Mapping[str, Any], arms: pd.DataFrame, name: str) -> dict[str, Any]:
+    """What came of the plan's target."""
+    wanted = target.by_arm(spec, arms, source.history(name)) if spec.get("target") else {}
+    if not wanted:
+        return {"target": None, "not_met": []}
+    return {"target": aims.table(wanted, spec), "not_met": aims.not_met(wanted, spec)}
 
 
 def _offers(source: Local, name: str) -> pd.DataFrame:
