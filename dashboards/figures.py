@@ -357,17 +357,19 @@ def _points(
 
 
 def _merged(traces: list[Any], arms: int) -> list[Any]:
-    """Of many arms the points are one trace: a browser draws it many times quicker, and no legend would hold them."""
-    points = [trace for trace in traces if isinstance(trace, dict) and trace["mode"] == "markers"]
-    if arms <= MANY or not points:
+    """Of many arms the points of a colour are one trace: a browser draws them sooner, and no legend would hold them."""
+    if arms <= MANY:
         return traces
-    marker: dict[str, Any] = {
-        key: np.concatenate([np.full(len(trace["x"]), trace["marker"][key]) for trace in points])
-        for key in ("color", "symbol", "size")
-    }
-    whole = {key: np.concatenate([trace[key] for trace in points]) for key in ("x", "y", "text")}
-    one = {**points[0], **whole, "name": f"{arms} arms", "showlegend": False, "marker": {**marker, "opacity": 0.85}}
-    return [*(trace for trace in traces if not any(trace is each for each in points)), one]
+    others = [trace for trace in traces if not isinstance(trace, dict) or trace["mode"] != "markers"]
+    alike: dict[tuple[str, str], list[Any]] = {}
+    for trace in traces:
+        if isinstance(trace, dict) and trace["mode"] == "markers":
+            alike.setdefault((trace["marker"]["color"], trace["marker"]["symbol"]), []).append(trace)
+    return others + [
+        {**same[0], **{key: np.concatenate([each[key] for each in same]) for key in ("x", "y", "text")},
+         "showlegend": False}
+        for same in alike.values()
+    ]  # fmt: skip
 
 
 def _marker(place: int, colour: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from studies.distributions import Floats, expected_best, median_interval, spread
 from studies.path import walks
 from studies.target import searching
 
+_ENDED = ("COMPLETE", "PRUNED", "FAIL")
 _WORDS = ("arm", "trial_id", "number", "state", "status", "reason")
 _NUMBERS = ("val_accuracy", "test_accuracy", "parameters", "units", "training_flops", "seconds")
 MOST_PAIRS = 30
@@ -281,14 +282,15 @@ def _arm(
     threshold: float | None,
     dependent: str,
 ) -> Arm:
-    ended, cut = rows["state"].isin(["COMPLETE", "PRUNED", "FAIL"]), rows["state"] == "PRUNED"
-    dropped = rows[ended & ~cut & ~rows.index.isin(done.index)]
+    states = rows["state"].to_numpy()
+    ended, cut = np.isin(states, _ENDED), states == "PRUNED"
+    dropped = rows[ended & ~cut & ~rows.index.isin(done.index)] if len(done) < (ended & ~cut).sum() else rows.iloc[:0]
     test = _sorted(done, "test_accuracy")
-    counted = [ranked(done), ranked(with_network(rows[cut]))] if len(done) else [done]
-    expected = expected_best(np.concatenate([each["test_accuracy"].to_numpy(dtype=np.float64) for each in counted]))
+    counted = [ranked(done), *([ranked(with_network(rows[cut]))] if cut.any() else [])] if len(done) else [done]
+    expected = expected_best(np.concatenate([each["test_accuracy"].to_numpy() for each in counted]))
     if dependent:
         expected[:-1] = np.nan
-    spent = float(rows.loc[ended, "training_flops"].fillna(0).sum())
+    spent = float(np.nansum(rows["training_flops"].to_numpy()[ended]))
     half_epoch, reached = _epochs_to(threshold, done, epochs)
     lower, median, upper = np.percentile(test, [25, 50, 75]).tolist() if len(test) else (None, None, None)
     return Arm(
@@ -297,7 +299,7 @@ def _arm(
         sizes=bool(method_class(method).sizes),
         trials=max(len(rows), planned),
         finished=len(done),
-        collapsed=int((done["status"] == "collapsed").sum()),
+        collapsed=int((done["status"].to_numpy() == "collapsed").sum()),
         pruned=int(cut.sum()),
         failed=len(dropped),
         unfinished=max(len(rows), planned) - int(ended.sum()),
@@ -416,7 +418,9 @@ def _sorted(frame: pd.DataFrame, column: str) -> Floats:
 
 
 def _median(frame: pd.DataFrame, column: str) -> float | None:
-    return float(frame[column].astype(float).median()) if len(frame) else None
+    values = frame[column].to_numpy()
+    values = values[~np.isnan(values)]
+    return float(np.median(values)) if len(values) else math.nan if len(frame) else None
 
 
 def _times(ratio: float) -> str:

@@ -161,3 +161,14 @@ def test_the_same_data_gives_the_same_figure() -> None:
 def test_an_axis_of_positive_values_has_labels_whatever_their_range(sizes: list[float], wanted: dict[str, Any]) -> None:
     axis = figures.positive_axis(sizes)
     assert {key: axis.get(key) for key in wanted} == wanted
+
+
+def test_of_many_arms_points_of_a_colour_are_one_trace_and_none_is_missing() -> None:
+    trials, _ = evaluation(trials=4)
+    many = pd.concat([trials.assign(arm=trials["arm"] + f"-{at}") for at in range(8)], ignore_index=True)
+    assert many["arm"].nunique() > figures.MANY
+    marks = [trace for trace in figures.distribution(many).data if trace.type == "scatter"]
+    assert len(marks) == len(figures.PALETTE)
+    assert sum(len(trace.x) for trace in marks) == len(many)
+    texts = [text for trace in marks for text in trace.text]
+    assert {text.partition("</b>")[0] for text in texts} == {f"<b>{arm}" for arm in many["arm"]}
