@@ -51,9 +51,12 @@ def accuracies(comparison: Comparison) -> Table:
 def costs(comparison: Comparison) -> Table:
     """Size and cost of a trial (medians over trials), and how soon half of the trials reach the threshold."""
     threshold = numbers.score(comparison.threshold, comparison.task)
+    timed = any(arm.reached is not None for arm in comparison.arms)
+    until = f", and epochs until validation {threshold}" if timed else ""
+    columns = ("arm", "parameters", "units", "training", "time", *(("half of trials", "ever") if timed else ()))
     return Table(
-        title=f"Size and cost of a trial (medians), and epochs until validation {threshold}",
-        columns=("arm", "parameters", "units", "training", "time", "half of trials", "ever"),
+        title=f"Size and cost of a trial (medians){until}",
+        columns=columns,
         rows=tuple(
             (
                 arm.name,
@@ -63,7 +66,7 @@ def costs(comparison: Comparison) -> Table:
                 numbers.duration(arm.seconds),
                 "-" if arm.reached is None else f"epoch {arm.half_epoch}" if arm.half_epoch else "never",
                 "-" if arm.reached is None else f"{100 * arm.reached:.0f} %",
-            )
+            )[: len(columns)]
             for arm in comparison.arms
         ),
     )

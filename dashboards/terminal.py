@@ -142,7 +142,7 @@ def next_commands(name: str, db: str) -> dict[str, str]:
         f"sizer compare {name}{where}": "the comparison again",
         f"sizer best {name} --out {folder}-best{where}": "the best network, for sizer.load",
         f"sizer report {name}{where}": "report.html, opens offline",
-        f"sizer dashboard{where}": "Optuna Dashboard, in the browser",
+        f"sizer dashboard{where}": "all of it, in the browser",
     }
 
 
