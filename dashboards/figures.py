@@ -126,33 +126,41 @@ def _box(place: int, percentiles: Sequence[float], colour: str) -> go.Box:
 
 
 def expected_best(comparison: Comparison, against: str = "trials") -> go.Figure:
-    """Expected test accuracy of the trial that validation chooses among n, against "trials" or training "flops"."""
+    """Expected test accuracy of the trial that validation chooses among n, against "trials" or training "flops".
+
+    Of many arms those are drawn whose expected best of all their trials is highest.
+    """
     begun = [arm for arm in comparison.arms if arm.begun]
     colour = colours(arm.name for arm in begun)
+    if len(begun) > MANY:
+        best = sorted(begun, key=lambda arm: arm.expected[-1] if arm.expected else -math.inf, reverse=True)[:MANY]
+        begun = [arm for arm in begun if arm in best]
     axis = ScoreAxis.of((value for arm in begun for value in arm.expected if math.isfinite(value)), comparison.task)
-    figure = go.Figure()
-    for place, arm in enumerate(begun):
+    traces = []
+    for arm in begun:
         if not arm.expected or (against == "flops" and not arm.cost):
             continue
         known = [(n, value) for n, value in enumerate(arm.expected, start=1) if math.isfinite(value)]
         trials, values = np.array([n for n, _ in known]), [value for _, value in known]
         costs = trials * (arm.cost or 0.0)
-        figure.add_trace(
+        texts = [
+            f"<b>{escape(arm.name)}</b><br>best of {n}: {numbers.score(value, comparison.task)}<br>"
+            f"training: {numbers.si(cost, 'FLOP')}"
+            for n, value, cost in zip(trials.tolist(), values, costs.tolist(), strict=True)
+        ]
+        traces.append(
             go.Scatter(
                 name=escape(arm.name),
-                x=(costs if against == "flops" else trials).tolist(),
-                y=axis.place(values),
+                x=costs if against == "flops" else trials,
+                y=np.asarray(axis.place(values)),
                 mode="lines+markers",
                 line={"color": colour[arm.name], "width": 2},
-                marker={**_marker(place, colour[arm.name]), "maxdisplayed": 15},
-                text=[
-                    f"<b>{escape(arm.name)}</b><br>best of {n}: {numbers.score(value, comparison.task)}<br>"
-                    f"training: {numbers.si(cost, 'FLOP')}"
-                    for n, value, cost in zip(trials, values, costs, strict=True)
-                ],
+                marker={**_marker(list(colour).index(arm.name), colour[arm.name]), "maxdisplayed": 15},
+                text=np.asarray(texts, dtype=object),
                 hoverinfo="text",
             )
         )
+    figure = go.Figure(traces)
     figure.update_layout(template=template(), height=380)
     figure.update_yaxes(axis.layout("Expected best"))
     if against == "flops":

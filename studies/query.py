@@ -131,7 +131,7 @@ def _briefly(read: stored.Brief) -> pd.DataFrame:
         best, last = (found.get(trial["trial_id"], {}) for found in (read.best, read.last))
         row = {**trial, **{name: best.get(name) for name in _AT_BEST}, "widths": best.get("widths", {})}
         row |= {total: last.get(total) for total in ("training_flops", "seconds", "peak_memory")}
-        rows.append({**row, "epochs": read.epochs.get(trial["trial_id"], 0)})
+        rows.append({**row, "epochs": last.get("epoch", 0)})
     return frame(rows, TRIALS)
 
 

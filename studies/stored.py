@@ -63,12 +63,10 @@ class Brief(NamedTuple):
 
     Attributes:
         trials: As in `Read`.
-        epochs: A trial's id -> how many epochs it has.
         best, last: A trial's id -> its row of `sizer_history` of the best epoch, and of the last, its widths unread.
     """
 
     trials: list[dict[str, Any]]
-    epochs: dict[int, int]
     best: dict[int, dict[str, Any]]
     last: dict[int, dict[str, Any]]
 
@@ -150,15 +148,17 @@ def brief(connection: sa.Connection, of: Evaluation, trials: Sequence[int] | Non
     """
     history, said = tables.history.c, tables.trial_user_attributes.c
     ours = _ours(of) if trials is None else trials
-    counted = (
-        select(history.trial_id, sa.func.count().label("epochs"), sa.func.max(history.epoch).label("epoch"))
-        .where(history.trial_id.in_(ours))
-        .group_by(history.trial_id)
+    every = tables.history.alias()
+    newest = select(sa.func.max(every.c.epoch)).where(every.c.trial_id == tables.trials.c.trial_id).scalar_subquery()
+    at_end = select(tables.history).join_from(
+        tables.trials,
+        tables.history,
+        (tables.trials.c.trial_id == history.trial_id) & (history.epoch == newest),
     )
-    counts = {row.trial_id: row for row in connection.execute(counted)}
-    ends = counted.subquery()
-    at_end = select(tables.history).join(ends, (history.trial_id == ends.c.trial_id) & (history.epoch == ends.c.epoch))
-    last = {row["trial_id"]: dict(row) for row in connection.execute(at_end).mappings().all()}
+    last = {
+        row["trial_id"]: dict(row)
+        for row in connection.execute(at_end.where(tables.trials.c.trial_id.in_(ours))).mappings().all()
+    }
     # A trial that has ended says which epoch was its best; of others it is looked for.
     at_best = select(tables.history).join_from(
         tables.trial_user_attributes,
@@ -168,12 +168,12 @@ def brief(connection: sa.Connection, of: Evaluation, trials: Sequence[int] | Non
     running = select(tables.trials.c.trial_id).where(tables.trials.c.state == "RUNNING")
     told = at_best.where(said.key == "best_epoch", said.trial_id.in_(ours), said.trial_id.not_in(running))
     best = {row["trial_id"]: _epoch(row) for row in connection.execute(told).mappings()}
-    untold = [trial for trial in counts if trial not in best]
+    untold = [trial for trial in last if trial not in best]
     for row in connection.execute(select(tables.history).where(history.trial_id.in_(untold))).mappings():
         known = best.get(row["trial_id"])
         best[row["trial_id"]] = min([each for each in (known, dict(row)) if each is not None], key=order)
     best |= {trial: _epoch(best[trial]) for trial in untold}
-    return Brief(_trials(connection, of, trials), {trial: row.epochs for trial, row in counts.items()}, best, last)
+    return Brief(_trials(connection, of, trials), best, last)
 
 
 def order(epoch: Mapping[Any, Any]) -> tuple[float, int, int]:

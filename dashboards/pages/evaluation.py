@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboards import aims, figures, numbers, rows, tables
+from dashboards import aims, figures, numbers, tables
 from dashboards.commands import over_folds_of
 from dashboards.drawing import drawing
 from dashboards.facts import facts
@@ -63,7 +63,7 @@ def evaluation(source: Local, name: str) -> Page:
         "left": seconds_left(source.database, standing) if ended < planned else None,
         "running": running(source.database, name), "studies": studies_of(source.database, name),
         "sizing": sizing_arms(spec), "findings": tables.findings(comparison), "failures": tables.failures(comparison),
-        "score": numbers.score_name(task), "arms": list(colours),
+        "score": numbers.score_name(task), "arms": list(colours), "many": figures.MANY,
         "tables": [tables.accuracies(comparison), *([tables.pairs(comparison)] if comparison.pairs else [])],
         "costs": tables.costs(comparison), "colours": colours, "columns": COLUMNS,
         "offers": [{**row, "key": _key(row), "drawing": drawing(row["widths"], known.get(row["arm"]), data)}
@@ -113,7 +113,9 @@ def _plots(
 def _rows(trials: pd.DataFrame, task: str) -> dict[str, Any]:
     """The trials for the table: values to sort by, texts to show, and one to filter by."""
     told = []
-    for row in rows.plain(trials[["trial_id", "status", "reason", "knob_name", *(key for key, *_ in COLUMNS)]]):
+    names = ["trial_id", "status", "reason", "knob_name", *(key for key, *_ in COLUMNS)]
+    each = zip(*([_known(value) for value in trials[name].tolist()] for name in names), strict=True)
+    for row in (dict(zip(names, values, strict=True)) for values in each):
         widths = " ".join(f"{layer} {width}" for layer, width in row["widths"].items())
         state = row["status"] or row["state"].lower()
         shown = {
@@ -133,6 +135,11 @@ def _rows(trials: pd.DataFrame, task: str) -> dict[str, Any]:
              "text": f"{row['arm']} {shown['state']} {shown['knob']} {widths} trial {row['number']}".lower()}
         )  # fmt: skip
     return {"columns": [{"key": key, "words": words} for key, _, words, _ in COLUMNS], "rows": told}
+
+
+def _known(value: Any) -> Any:
+    """None for what is no number."""
+    return None if value is pd.NA or value != value else value
 
 
 def _blank(text: str, value: Any) -> str:
