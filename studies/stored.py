@@ -159,11 +159,13 @@ def brief(connection: sa.Connection, of: Evaluation, trials: Sequence[int] | Non
         row["trial_id"]: dict(row)
         for row in connection.execute(at_end.where(tables.trials.c.trial_id.in_(ours))).mappings().all()
     }
-    # A trial that has ended says which epoch was its best; of others it is looked for.
+    # A trial that has ended says which epoch was its best; of others it is looked for. What others say is no number:
+    # without the case PostgreSQL may read that first, and fail.
+    chosen = sa.case((said.key == "best_epoch", sa.cast(said.value_json, sa.Integer)))
     at_best = select(tables.history).join_from(
         tables.trial_user_attributes,
         tables.history,
-        (said.trial_id == history.trial_id) & (sa.cast(said.value_json, sa.Integer) == history.epoch),
+        (said.trial_id == history.trial_id) & (chosen == history.epoch),
     )
     running = select(tables.trials.c.trial_id).where(tables.trials.c.state == "RUNNING")
     told = at_best.where(said.key == "best_epoch", said.trial_id.in_(ours), said.trial_id.not_in(running))
