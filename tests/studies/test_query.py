@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import sizer
 from sizer.errors import InputError
-from studies import query, search, standing, weights
+from studies import query, search, standing, tables, weights
 from studies.database import Database, locate
 from studies.plan import Plan
 from tests.studies.benches import Bench
@@ -57,6 +57,8 @@ def test_best_front_and_standing_are_what_all_rows_give(database: Database, give
                 query.front(database, plan.name, arm)
             continue
         pd.testing.assert_frame_equal(query.front(database, plan.name, arm), slow_front(usable))
+        if arm is None:
+            offered_is_chosen(database, plan)
         for limits in itertools.product(LIMITS, LIMITS):
             assert found(database, plan, arm, limits) == slow_best(usable, limits)
     counts = {arm.arm: arm for arm in standing.standing(database, plan.name).arms}
@@ -68,6 +70,24 @@ def test_best_front_and_standing_are_what_all_rows_give(database: Database, give
         )
         assert counted.collapsed == ((told["arm"] == arm) & (told["status"] == "collapsed")).sum()
         assert counted.epochs == (history["arm"] == arm).sum()
+
+
+def offered_is_chosen(database: Database, plan: Plan) -> None:
+    """The first of the offers that fits a limit is what `best` chooses under it; a latency is one of the limits."""
+    kept = query.front(database, plan.name)
+    with database.engine.begin() as connection:
+        for trial, size in zip(kept["trial_id"], kept["parameters"], strict=True):
+            for key, value in (("final_latency_ms", size / 7), ("final_parameters", size)):
+                row = {"trial_id": int(trial), "key": key, "value_json": str(value)}
+                said = tables.trial_user_attributes
+                connection.execute(said.delete().where(said.c.trial_id == row["trial_id"], said.c.key == key))
+                connection.execute(said.insert().values(row))
+    offers = query.offers(database, plan.name)
+    for limit, column in (("max_params", "parameters"), ("max_flops", "flops"), ("max_latency", "latency_ms")):
+        for most in offers[column].dropna():
+            first = offers[offers[column] <= most].iloc[0]
+            best = query.best(database, plan.name, **{limit: most})
+            assert (first["trial_id"], first["epoch"]) == (best["trial_id"], best["epoch"])
 
 
 def found(database: Database, plan: Plan, arm: str | None, limits: tuple[int | None, ...]) -> tuple[Any, ...] | str:
