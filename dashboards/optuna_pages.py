@@ -65,7 +65,8 @@ def application(database: Database, store: Any, *, writable: bool) -> ASGIApp:
         writable: Let it rename, delete, tell and upload.
     """
     dashboard: WSGIApplication = optuna_dashboard.wsgi(database.storage, artifact_store=_Found(store))
-    return WSGIMiddleware(_tamed(_linked(dashboard, database), writable))  # type: ignore[arg-type, return-value]
+    tamed = _tamed(_linked(dashboard, database), writable)
+    return WSGIMiddleware(tamed)  # type: ignore[arg-type, return-value]  # its types are its own
 
 
 def _linked(dashboard: WSGIApplication, database: Database) -> WSGIApplication:

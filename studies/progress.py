@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from sqlalchemy import select
 from studies import stored, tables
 from studies.database import Database
 from studies.lease import SINCE, is_held
-from studies.plan import study_name
 from studies.standing import Standing
 
 
@@ -94,7 +94,7 @@ def studies_of(db: str | Path | Database, name: str) -> dict[str, Study]:
     """Arm -> its study, as far as it has begun."""
     with stored.reading(db) as connection:
         of = stored.evaluation(connection, name)
-        found = {each.study_id: each for each in _studies(connection)}
+        found = {each.study_id: each for each in _studies(connection, of.studies)}
     return {arm: found[study] for study, arm in of.studies.items()}
 
 
@@ -107,17 +107,13 @@ def others(db: str | Path | Database) -> list[Study]:
 def study(db: str | Path | Database, study_id: int) -> Study | None:
     """A study; None where there is none."""
     with stored.reading(db) as connection:
-        return next(iter(_studies(connection, study_id)), None)
+        return next(iter(_studies(connection, [study_id])), None)
 
 
-def _studies(connection: sa.Connection, study_id: int | None = None) -> list[Study]:
+def _studies(connection: sa.Connection, ids: Collection[int] | None = None) -> list[Study]:
     trials, studies = tables.trials.c, tables.studies.c
     count = select(sa.func.count()).where(trials.study_id == studies.study_id).scalar_subquery()
     asked = select(studies.study_id, studies.study_name, count).order_by(studies.study_id)
-    rows = connection.execute(asked if study_id is None else asked.where(studies.study_id == study_id)).all()
-    arms = {
-        study_name(name, arm): name
-        for name in stored.plan_names(connection)
-        for arm in stored.evaluation(connection, name).arms
-    }
-    return [Study(*row, arms.get(row.study_name, "")) for row in rows]
+    rows = connection.execute(asked if ids is None else asked.where(studies.study_id.in_(ids))).all()
+    plans = stored.plan_names(connection)
+    return [Study(*row, stored.plan_of(row.study_name, plans)) for row in rows]

@@ -100,6 +100,12 @@ def evaluation(connection: sa.Connection, name: str) -> Evaluation:
     return Evaluation(name, spec, json.loads(row.data), studies)
 
 
+def plan_of(study: str, plans: Sequence[str]) -> str:
+    """The evaluation that a study is an arm of, by its name; empty where it is somebody else's."""
+    plan = study.rpartition("/")[0]
+    return plan if plan in plans else ""
+
+
 def evaluation_of(connection: sa.Connection, trial_id: int) -> Evaluation:
     """The evaluation that a trial belongs to.
 
@@ -111,8 +117,8 @@ def evaluation_of(connection: sa.Connection, trial_id: int) -> Evaluation:
     study = connection.scalar(found.where(trials.trial_id == trial_id))
     if study is None:
         raise UnknownNameError(f"the database has no trial {trial_id}: the pages of its evaluations list theirs")
-    plan = str(study).rpartition("/")[0]
-    if plan not in plan_names(connection):
+    plan = plan_of(str(study), plan_names(connection))
+    if not plan:
         raise UnknownNameError(f"trial {trial_id} is of the study {study!r}, which is no evaluation of sizer's")
     return evaluation(connection, plan)
 
