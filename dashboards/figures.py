@@ -30,6 +30,8 @@ _TOLD = (
     "arm", "number", "epoch", "knob_name", "knob", "status", "reason", "training_flops", "test_accuracy",
     "val_accuracy", "parameters", "widths",
 )  # fmt: skip
+_EACH = ("x", "y", "text", "q1", "median", "q3", "lowerfence", "upperfence")
+"""What a trace has of each of its marks."""
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
 
 
@@ -67,6 +69,10 @@ def template(dark: bool = False) -> dict[str, Any]:
     }
 
 
+LIGHT = go.layout.Template(template())
+"""The look on light paper, checked once: plotly takes tens of milliseconds to check it for each figure."""
+
+
 def distribution(trials: pd.DataFrame, task: str = "classification", dependent: Collection[str] = ()) -> go.Figure:
     """Figure 2: test accuracy at the best validation epoch, a box an arm and every trial as a point.
 
@@ -77,7 +83,7 @@ def distribution(trials: pd.DataFrame, task: str = "classification", dependent: 
     done, pruned = finished(trials), with_network(trials[trials["state"] == "PRUNED"])
     axis = ScoreAxis.of([*done["test_accuracy"], *pruned["test_accuracy"]], task)
     figure, each_done, each_pruned = go.Figure(), _by_arm(done), _by_arm(pruned)
-    traces: list[Any] = []
+    traces: list[dict[str, Any]] = []
     for place, arm in enumerate(colour):
         cut = each_pruned.get(arm)
         if cut is not None:
@@ -94,7 +100,7 @@ def distribution(trials: pd.DataFrame, task: str = "classification", dependent: 
         traces.append(_points(arm, rows, values, _scattered(place, len(values)), colour))
     figure.add_traces(_merged(traces, len(colour)))
     each = 78 if len(colour) <= MANY else 34
-    figure.update_layout(template=template(), height=110 + each * max(1, len(colour)), showlegend=False)
+    figure.update_layout(template=LIGHT, height=110 + each * max(1, len(colour)), showlegend=False)
     figure.update_xaxes(axis.layout("Test"))
     figure.update_yaxes(
         tickvals=list(range(len(colour))),
@@ -106,23 +112,24 @@ def distribution(trials: pd.DataFrame, task: str = "classification", dependent: 
     return figure
 
 
-def _box(place: int, percentiles: Sequence[float], colour: str) -> go.Box:
+def _box(place: int, percentiles: Sequence[float], colour: str) -> dict[str, Any]:
     """A box at a place, of the least value, the quartiles and the greatest, as they lie on the axis."""
     low, lower, median, upper, high = percentiles
-    return go.Box(
-        orientation="h",
-        y=[place],
-        q1=[lower],
-        median=[median],
-        q3=[upper],
-        lowerfence=[low],
-        upperfence=[high],
-        width=0.62,
-        line={"color": colour, "width": 2},
-        fillcolor=_faded(colour, 0.18),
-        hoverinfo="skip",
-        showlegend=False,
-    )
+    return {
+        "type": "box",
+        "orientation": "h",
+        "y": [place],
+        "q1": [lower],
+        "median": [median],
+        "q3": [upper],
+        "lowerfence": [low],
+        "upperfence": [high],
+        "width": 0.62,
+        "line": {"color": colour, "width": 2},
+        "fillcolor": _faded(colour, 0.18),
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
 
 
 def expected_best(comparison: Comparison, against: str = "trials") -> go.Figure:
@@ -161,7 +168,7 @@ def expected_best(comparison: Comparison, against: str = "trials") -> go.Figure:
             )
         )
     figure = go.Figure(traces)
-    figure.update_layout(template=template(), height=380)
+    figure.update_layout(template=LIGHT, height=380)
     figure.update_yaxes(axis.layout("Expected best"))
     if against == "flops":
         spent = [n * (arm.cost or 0.0) for arm in comparison.arms for n in (1, len(arm.expected))]
@@ -220,7 +227,7 @@ def size_against_accuracy(
     figure.add_traces(_merged(traces, len(colour)))
     for budget in budgets:
         figure.add_vline(x=budget, line={"color": "#8C8C8C", "width": 1}, layer="below")
-    figure.update_layout(template=template(), height=420)
+    figure.update_layout(template=LIGHT, height=420)
     figure.update_xaxes(positive_axis(done["parameters"]), title_text="Parameters")
     figure.update_yaxes(axis.layout("Test"))
     return figure
@@ -257,7 +264,7 @@ def convergence(history: pd.DataFrame, arm: str, knob_name: str, curves: int = 5
         units = [sum(widths.values()) for widths in run["widths"]]
         figure.add_trace(go.Scatter(y=units, **shared), row=1, col=1)
         figure.add_trace(go.Scatter(y=run["val_loss"].tolist(), showlegend=False, **shared), row=2, col=1)
-    figure.update_layout(template=template(), height=520, legend_title_text=f"{escape(knob_name)} =")
+    figure.update_layout(template=LIGHT, height=520, legend_title_text=f"{escape(knob_name)} =")
     seen = [sum(widths.values()) for widths in rows.loc[rows["trial_id"].isin(chosen), "widths"]]
     figure.update_yaxes(positive_axis(seen), title_text="Units", row=1, col=1)
     losses = rows.loc[rows["trial_id"].isin(chosen), "val_loss"].dropna()
@@ -298,7 +305,7 @@ def scores_over_epochs(run: pd.DataFrame, task: str = "classification") -> go.Fi
                 for epoch, score in zip(epochs, scores, strict=True)
             ]
             figure.add_trace(go.Scatter(y=placed, text=text, showlegend=False, **style), row=2, col=1)
-    figure.update_layout(template=template(), height=380)
+    figure.update_layout(template=LIGHT, height=380)
     losses = [loss for part in ("train", "val", "test") for loss in run[f"{part}_loss"].dropna()]
     scale = {**positive_axis(losses), "tickformat": "~g"} if losses and min(losses) > 0 else {}
     figure.update_yaxes(scale, title_text="Loss", row=1, col=1)
@@ -327,7 +334,7 @@ def knob_effect(trials: pd.DataFrame, arm: str, task: str = "classification") ->
     if len(rows):
         chosen = float(ranked(rows)["knob"].iloc[0])
         figure.add_vline(x=chosen, line={"color": "#8C8C8C", "width": 1, "dash": "dash"}, layer="below")
-    figure.update_layout(template=template(), height=520, showlegend=False)
+    figure.update_layout(template=LIGHT, height=520, showlegend=False)
     figure.update_yaxes(positive_axis(rows["parameters"]), title_text="Parameters", row=1, col=1)
     figure.update_yaxes(axis.layout("Test"), row=2, col=1)
     powers = {"type": "log", "dtick": 1, "exponentformat": "power"}
@@ -364,17 +371,21 @@ def _points(
     }
 
 
-def _merged(traces: list[Any], arms: int) -> list[Any]:
-    """Of many arms the points of a colour are one trace: a browser draws them sooner, and no legend would hold them."""
+def _merged(traces: list[dict[str, Any]], arms: int) -> list[dict[str, Any]]:
+    """Of many arms the boxes of a colour, and its points, are one trace: a browser draws them sooner, and no legend
+    would hold them."""
     if arms <= MANY:
         return traces
-    others = [trace for trace in traces if not isinstance(trace, dict) or trace["mode"] != "markers"]
-    alike: dict[tuple[str, str], list[Any]] = {}
+    joined = []
+    alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for trace in traces:
-        if isinstance(trace, dict) and trace["mode"] == "markers":
-            alike.setdefault((trace["marker"]["color"], trace["marker"]["symbol"]), []).append(trace)
-    return others + [
-        {**same[0], **{key: np.concatenate([each[key] for each in same]) for key in ("x", "y", "text")},
+        if trace.get("mode") == "lines+markers":
+            joined.append(trace)
+            continue
+        marked = trace.get("marker") or trace["line"]
+        alike.setdefault((trace["type"], marked["color"], marked.get("symbol", "")), []).append(trace)
+    return joined + [
+        {**same[0], **{key: np.concatenate([each[key] for each in same]) for key in same[0] if key in _EACH},
          "showlegend": False}
         for same in alike.values()
     ]  # fmt: skip

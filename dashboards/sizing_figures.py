@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dashboards import numbers
-from dashboards.figures import DASHES, across_knob, colours, few_epochs, knob_colour, positive_axis, template
+from dashboards.figures import DASHES, LIGHT, across_knob, colours, few_epochs, knob_colour, positive_axis
 from dashboards.scales import ScoreAxis
 from studies.compare import finished, ranked
 
@@ -58,7 +58,7 @@ def sizes_against_knob(trials: pd.DataFrame, arm: str, curves: int = 12) -> go.F
                 hoverinfo="text",
             )
         )
-    figure.update_layout(template=template(), height=420, showlegend=False, coloraxis=_knob_axis(name, low, high))
+    figure.update_layout(template=LIGHT, height=420, showlegend=False, coloraxis=_knob_axis(name, low, high))
     figure.update_xaxes(title_text="Layer", showgrid=False)
     figure.update_yaxes(
         positive_axis(width for widths in rows["widths"] for width in widths.values()), title_text="Units"
@@ -97,7 +97,7 @@ def widths_over_epochs(run: pd.DataFrame, start: Mapping[str, int] | None = None
                 hoverinfo="text",
             )
         )
-    figure.update_layout(template=template(), height=380, showlegend=True)
+    figure.update_layout(template=LIGHT, height=380, showlegend=True)
     figure.update_xaxes(few_epochs(epochs), title_text="Epoch")
     figure.update_yaxes(positive_axis(width for found in each if found for width in found.values()), title_text="Units")
     return figure
@@ -136,7 +136,7 @@ def widths_from_starts(
                 style = {"color": colour[arm], "width": 2, "dash": DASHES[list(starts).index(arm) % len(DASHES)]}
                 line = _over_epochs(run, knob_names[arm], layer, widths, style)
                 figure.add_trace(line.update(showlegend=at == place == 0), row=place // 2 + 1, col=place % 2 + 1)
-    figure.update_layout(template=template(), height=100 + 165 * rows, legend_y=1 + 0.13 / rows)
+    figure.update_layout(template=LIGHT, height=100 + 165 * rows, legend_y=1 + 0.13 / rows)
     figure.update_annotations(font_size=13)
     for place, layer in enumerate(shown):
         row, column = divmod(place, 2)
@@ -184,7 +184,7 @@ def rounds(
             if key == "score":
                 values = [None if value is None else axis.place([value])[0] for value in values]
             figure.add_trace(_round_line(row, steps, values, style, task, legend=panel == 0), row=panel + 1, col=1)
-    figure.update_layout(template=template(), height=150 + 150 * len(panels))
+    figure.update_layout(template=LIGHT, height=150 + 150 * len(panels))
     figure.update_layout(legend_title_text=f"{escape(str(rows['knob_name'].iloc[0]))} =" if len(rows) else "")
     for panel, (key, title) in enumerate(panels.items()):
         shape = axis.layout(title) if key == "score" else {"title": {"text": title}}
@@ -226,7 +226,7 @@ def reduction_per_layer(trials: pd.DataFrame, starts: Mapping[str, Mapping[str, 
                 showlegend=True,
             )
         )
-    figure.update_layout(template=template(), height=380, barmode="group", bargap=0.25)
+    figure.update_layout(template=LIGHT, height=380, barmode="group", bargap=0.25)
     figure.update_xaxes(title_text="Layer", showgrid=False)
     figure.update_yaxes(title_text="Units removed (%)", zeroline=True, zerolinecolor="#8C8C8C")
     return figure

@@ -177,7 +177,7 @@ def compare(
     trials = trials[[*_WORDS, *_NUMBERS]].astype(dict.fromkeys(_NUMBERS, float))
     groups, done = (
         {name: found.get(name, rows.iloc[:0]) for name in methods}
-        for rows in (trials, finished(trials))
+        for rows in (trials, ranked(finished(trials)))
         for found in (dict(list(rows.groupby("arm", sort=False))),)
     )
     if threshold is None:
@@ -286,7 +286,7 @@ def _arm(
     ended, cut = np.isin(states, _ENDED), states == "PRUNED"
     dropped = rows[ended & ~cut & ~rows.index.isin(done.index)] if len(done) < (ended & ~cut).sum() else rows.iloc[:0]
     test = _sorted(done, "test_accuracy")
-    counted = [ranked(done), *([ranked(with_network(rows[cut]))] if cut.any() else [])] if len(done) else [done]
+    counted = [done, *([ranked(with_network(rows[cut]))] if cut.any() else [])] if len(done) else [done]
     expected = expected_best(np.concatenate([each["test_accuracy"].to_numpy() for each in counted]))
     if dependent:
         expected[:-1] = np.nan

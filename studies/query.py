@@ -234,8 +234,7 @@ def front(db: str | Path | Database, plan_name: str, arm: str | None = None) -> 
     with reading(db) as connection:
         found = stored.evaluation(connection, plan_name)
         kept = _kept(connection, found, arm)
-        points = [weights.Point(at, each.val_accuracy, each.parameters, each.flops) for at, each in enumerate(kept)]
-        rows = _rows(connection, found, [kept[point.epoch] for point in front_of(points)])
+        rows = _rows(connection, found, _front(kept))
     return rows.sort_values(["parameters", "flops"]).reset_index(drop=True)
 
 
@@ -253,19 +252,17 @@ def offers(db: str | Path | Database, plan_name: str) -> pd.DataFrame:
         found = stored.evaluation(connection, plan_name)
         kept = _kept(connection, found, None)
         times = _times(connection, kept)
-        points = [weights.Point(at, each.val_accuracy, each.parameters, each.flops) for at, each in enumerate(kept)]
-        chosen = {point.epoch for point in front_of(points)}
-        timed = sorted((at for at, each in enumerate(kept) if each in times), key=lambda at: kept[at].order())
-        quickest = math.inf
-        for at in timed:
-            if times[kept[at]] < quickest:
-                quickest = times[kept[at]]
-                chosen.add(at)
-        rows = _rows(connection, found, [kept[at] for at in chosen])
+        chosen, quickest = set(_front(kept)), math.inf
+        for each in sorted(times, key=_Kept.order):
+            if times[each] < quickest:
+                quickest = times[each]
+                chosen.add(each)
+        rows = _rows(connection, found, list(chosen))
     by_place = {(each.trial_id, each.epoch): latency for each, latency in times.items()}
     places = zip(rows["trial_id"], rows["epoch"], strict=True)
     rows["latency_ms"] = [by_place.get(place, math.nan) for place in places]
-    return rows.sort_values(["val_accuracy", "parameters", "trial_id", "epoch"], ascending=[False, True, True, True])
+    order = ["val_accuracy", "parameters", "flops", "trial_id", "epoch"]
+    return rows.sort_values(order, ascending=[False, True, True, True, True])
 
 
 def architecture(db: str | Path | Database, plan_name: str, row: pd.Series[Any]) -> tuple[Architecture, Path]:
@@ -320,9 +317,9 @@ class _Kept(NamedTuple):
     number: int
     arm: str
 
-    def order(self) -> tuple[float, int, int, int]:
+    def order(self) -> tuple[float, int, int, int, int]:
         """What is chosen first comes first."""
-        return (-self.val_accuracy, self.parameters, self.trial_id, self.epoch)
+        return (-self.val_accuracy, self.parameters, self.flops, self.trial_id, self.epoch)
 
 
 def _kept(connection: sa.Connection, of: stored.Evaluation, arm: str | None) -> list[_Kept]:
@@ -346,6 +343,13 @@ def _kept(connection: sa.Connection, of: stored.Evaluation, arm: str | None) -> 
         where = f"{of.name}/{arm}" if arm else of.name
         raise InputError(f"no trial of {where} is complete yet: run `sizer sweep` on it")
     return sorted(listed, key=lambda each: (of.arms.index(each.arm), each.number, each.epoch))
+
+
+def _front(kept: Sequence[_Kept]) -> list[_Kept]:
+    """Those that no other beats; of equals the one that `best` chooses."""
+    ordered = sorted(kept, key=_Kept.order)
+    points = [weights.Point(at, each.val_accuracy, each.parameters, each.flops) for at, each in enumerate(ordered)]
+    return [ordered[point.epoch] for point in front_of(points)]
 
 
 def _times(connection: sa.Connection, kept: Sequence[_Kept]) -> dict[_Kept, float]:

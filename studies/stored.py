@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -208,11 +209,12 @@ def _trials(connection: sa.Connection, of: Evaluation, trials: Sequence[int] | N
 
     drawn: dict[int, dict[str, float]] = {}
     said: dict[int, dict[str, Any]] = {}
+    value = cache(json.loads)  # most trials say the same
     rows = [row for row in rows_of(tables.trials) if row["study_id"] in of.studies]
     for row in rows_of(tables.trial_params):
         drawn.setdefault(row["trial_id"], {})[row["param_name"]] = row["param_value"]
     for row in rows_of(tables.trial_user_attributes, tables.trial_user_attributes.c.key.in_(_SAID)):
-        said.setdefault(row["trial_id"], {})[row["key"]] = json.loads(row["value_json"])
+        said.setdefault(row["trial_id"], {})[row["key"]] = value(row["value_json"])
     listed = [
         _trial(of.studies[row["study_id"]], of.spec, row, drawn.get(row["trial_id"], {}), said.get(row["trial_id"], {}))
         for row in rows

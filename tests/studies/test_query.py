@@ -125,11 +125,16 @@ def slow_best(usable: pd.DataFrame, limits: tuple[int | None, ...]) -> tuple[Any
 
 
 def first(usable: pd.DataFrame) -> Any:
-    order = ["val_accuracy", "parameters", "trial_id", "epoch"]
-    return usable.sort_values(order, ascending=[False, True, True, True]).iloc[0]
+    return ordered(usable).iloc[0]
+
+
+def ordered(usable: pd.DataFrame) -> pd.DataFrame:
+    order = ["val_accuracy", "parameters", "flops", "trial_id", "epoch"]
+    return usable.sort_values(order, ascending=[False, True, True, True, True])
 
 
 def slow_front(usable: pd.DataFrame) -> pd.DataFrame:
+    usable = ordered(usable)
     points = [weights.Point(*point) for point in zip(range(len(usable)), usable["val_accuracy"], usable["parameters"],
                                                      usable["flops"], strict=True)]  # fmt: skip
     chosen = [point.epoch for point in sizer.front(points)]
