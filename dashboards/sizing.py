@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dashboards.options import DB, NAME, SEED
+from sizer import datasets
 from sizer.errors import InputError
 
 
@@ -54,8 +55,8 @@ def size(
 
     limits = commands.limits_of(params=max_params, flops=max_flops, latency=max_latency)
     start = _widths(widths)
-    if data.endswith(".npz"):
-        data = str(Path(data).expanduser().resolve())
+    if (file := datasets.file_of(data)) is not None:
+        data = datasets.with_file(data, file.expanduser().resolve())
     plan = sizing.plan(
         data, network, limits, method=method, widths=start, epochs=epochs, trials=trials, seed=seed, name=name,
     )  # fmt: skip

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from sizer import networks, own_network, usercode
 from sizer.checkpoint import load_tensors, save_tensors
 from sizer.errors import InputError
+from sizer.graph import Graph
 
 FORMAT = 1
 JSON = "architecture.json"
@@ -32,7 +33,7 @@ class Architecture:
         input_shape: one input, without the batch.
         outputs: classes or targets.
         task: ``classification`` or ``regression``.
-        widths: layer -> units, in the order in which they run.
+        widths: layer -> units, in the order in which they run; of a graph, its neurons and synapses.
         preprocessing: how raw values become the network's inputs (and, in regression, its outputs raw values):
             ``(raw / divisor - mean) / std``.
         info: where it comes from: study, trial, epoch, accuracies; under ``training`` how it was trained; of a user's
@@ -56,7 +57,7 @@ class Architecture:
         """
         if usercode.is_named(self.network):
             return own_network.build(self.code(), self.input_shape, self.outputs, self.widths)
-        return networks.build(self.network, self.input_shape, self.outputs, list(self.widths.values()))
+        return networks.rebuild(self.network, self.input_shape, self.outputs, self.widths)
 
     def code(self) -> usercode.Code:
         """The source of a user's own network."""
@@ -181,6 +182,8 @@ def fill(architecture: Architecture, weights: dict[str, Tensor], what: str) -> n
         with torch.random.fork_rng([]):
             module = build()
         module.load_state_dict(weights)
+        if isinstance(module, Graph):
+            module.check()
     except (RuntimeError, TypeError, OverflowError, ZeroDivisionError) as error:
         lines = [line.strip() for line in str(error).splitlines()]
         since = f" ({architecture.network} {_CHANGED})" if architecture.changed() else ""

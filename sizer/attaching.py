@@ -10,6 +10,8 @@ from torch import nn
 
 from sizer.errors import InputError, UnsupportedNetworkError
 from sizer.gates import is_gate
+from sizer.graph import Graph
+from sizer.graph_net import GraphNet
 from sizer.groups import Traced
 from sizer.methods.method import Method
 from sizer.net import ATTACHED, Net
@@ -36,6 +38,11 @@ def attach(
         raise InputError(f"round_to must be at least 1, got {round_to}")
     _check_free(module)
     inputs = example_input if isinstance(example_input, tuple) else (example_input,)
+    if isinstance(module, Graph) or method.graphs:
+        net: Net = _graph_net(module, inputs, method, round_to)
+        method.prepare(net)
+        ATTACHED[module] = weakref.ref(net)
+        return net
     traced = Traced(module, inputs, ignore)
     if method.sizes:
         pin_hard_coded(module, inputs, traced)
@@ -49,6 +56,22 @@ def attach(
     method.prepare(net)
     ATTACHED[module] = weakref.ref(net)
     return net
+
+
+def _graph_net(module: nn.Module, inputs: tuple[Any, ...], method: Method, round_to: int) -> Net:
+    """A graph, ready for who sizes graphs, or who sizes nothing.
+
+    Raises:
+        InputError: the method sizes layers, or the network has them.
+    """
+    if not isinstance(module, Graph):
+        raise InputError(
+            f"{method.name} sizes a graph, got a {type(module).__name__}: take the network 'graph', or"
+            " sizer.graph.Graph.of(module) of a layered one"
+        )
+    if method.sizes and not method.graphs:
+        raise InputError(f"{method.name} sizes layers, and a graph has none: take growing, or a layered network")
+    return GraphNet(module, inputs, method, round_to)
 
 
 def _check_free(module: nn.Module) -> None:

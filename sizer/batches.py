@@ -98,8 +98,14 @@ class Resident:
 
     def inputs(self) -> Iterator[tuple[Tensor, ...]]:
         """The inputs alone, in their own order."""
-        for rows in torch.split(self.x, self.batch_size or EVALUATION_BATCH):
-            yield (rows.clone(),)
+        for inputs, _ in self.examples():
+            yield inputs
+
+    def examples(self) -> Iterator[Batch]:
+        """Inputs and targets, in their own order."""
+        size = self.batch_size or EVALUATION_BATCH
+        for rows, targets in zip(torch.split(self.x, size), torch.split(self.y, size), strict=True):
+            yield (rows.clone(),), targets.clone()
 
 
 class Loaded:
@@ -161,6 +167,10 @@ class Loaded:
         """The inputs alone, in the order in which they come."""
         for inputs, _ in self:
             yield inputs
+
+    def examples(self) -> Iterator[Batch]:
+        """Inputs and targets, in the order in which they come."""
+        return iter(self)
 
     def _moved(self, value: Tensor, integers: torch.dtype | None = None) -> Tensor:
         dtype = self.dtype if value.is_floating_point() else integers

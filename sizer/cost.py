@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from sizer.gates import is_gate
+from sizer.graph import Graph
 
 Weighted = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
@@ -27,6 +28,8 @@ def parameters(module: nn.Module) -> int:
 def flops(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[int, int]:
     """FLOPs of one sample, counted by torch's FlopCounterMode (a multiplication and an addition are two).
 
+    Those of a ``Graph`` are those of its synapses.
+
     Args:
         module: the network; nothing of it changes.
         inputs: its positional inputs; the first sample is used.
@@ -34,6 +37,8 @@ def flops(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[int, int]:
     Returns:
         Those of a forward pass, and those of a training step's forward and backward pass.
     """
+    if isinstance(module, Graph):
+        return module.flops()
     one = tuple(value[:1] if isinstance(value, Tensor) else value for value in inputs)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     training = [child for child in module.modules() if child.training]

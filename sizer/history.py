@@ -21,7 +21,7 @@ class Epoch:
         widths: layer -> units, in the order in which they run.
         parameters: of the finished network.
         flops: of a forward pass of one sample.
-        training_flops: of all training steps so far, forward and backward.
+        training_flops: of all training steps so far, forward and backward, and of what ``net.spent`` told of.
         seconds: of training so far, without evaluation.
         peak_memory: bytes, so far.
     """

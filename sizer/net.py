@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from sizer import copies, overview, resize
 from sizer.errors import InputError, unknown
 from sizer.folding import fold_constants
 from sizer.gates import Gates, factors, fold, folded, is_gate
-from sizer.groups import FixedWidth, Group, Slot, Traced
+from sizer.groups import FixedWidth, Group, Groups, Slot
 from sizer.looks import Looks
 from sizer.step_sizes import StepSize, step_sizes
 
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 Opt = TypeVar("Opt", bound=Optimizer)
 ATTACHED: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Any]] = weakref.WeakKeyDictionary()
 """Which module is whose, from ``attach`` to ``finish``."""
+
+
+class Grouped(Protocol):
+    """What knows the width groups of a network, such as ``Traced``."""
+
+    def groups(self) -> Groups: ...
 
 
 class Net:
@@ -50,7 +56,8 @@ class Net:
     - An optimiser made before ``attach`` gets the gates by ``net.track(optimizer)``; schedulers are made after that.
     - ``torch.compile(net.module)`` compiles anew after each resize; after torch's limit of so many
       (``torch._dynamo.config.recompile_limit``) it goes on uncompiled, until ``torch.compiler.reset()``.
-    - Methods that look at data, such as ``activity``, need ``net.training_data`` and ``net.validate``, set by you.
+    - Methods that look at data need what they name of ``net.training_data``, ``net.validate``, ``net.examples`` and
+      ``net.loss``, set by you.
     - ``DistributedDataParallel(net.module)`` is made anew whenever ``net.resizes`` has changed. All processes attach
       with the same seed and example, and remove and grow the same units, as their gradients are the same.
     - Frozen parameters stay frozen, and their units may go; ``ignore`` keeps their widths. ``finish`` multiplies the
@@ -71,13 +78,16 @@ class Net:
         training_data: gives the inputs of the training data's batches, unaugmented, each a tensor or a tuple of the
             positional inputs; for methods that measure activations, and the same on all processes. ``fit`` sets it.
         validate: gives the validation metric, larger being better, for methods that judge by it. ``fit`` sets it.
+        examples: gives the training data's batches, unaugmented, as (inputs, targets), for methods that train by
+            themselves; ``loss`` their mean loss, of (outputs, targets). ``fit`` sets both.
+        spent: FLOPs of what the method computed beside the loop's steps; who counts training FLOPs takes them away.
         notes: what methods remember of this network, as it stands in JSON; a run that goes on finds it again.
         snapshot: where a method may want to return to; kept like the notes.
         looks: what a method asks of the device on the way; forgotten with each resize and each epoch.
     """
 
     def __init__(
-        self, module: nn.Module, inputs: tuple[Any, ...], method: Method, traced: Traced, round_to: int = 1
+        self, module: nn.Module, inputs: tuple[Any, ...], method: Method, traced: Grouped, round_to: int = 1
     ) -> None:
         self.module = module
         self.inputs = inputs
@@ -97,6 +107,9 @@ class Net:
         self.gates: Gates | None = None
         self.training_data: Callable[[], Iterable[Tensor | tuple[Tensor, ...]]] | None = None
         self.validate: Callable[[], float] | None = None
+        self.examples: Callable[[], Iterable[tuple[tuple[Tensor, ...], Tensor]]] | None = None
+        self.loss: Callable[[Any, Tensor], Tensor] | None = None
+        self.spent = 0
         self.notes: dict[str, Any] = {}
         self.snapshot: Snapshot | None = None
         self.looks = Looks()

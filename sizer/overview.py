@@ -22,16 +22,21 @@ WIDEST = 120
 
 def sizes(net: Net) -> dict[str, tuple[int, int]]:
     """Layer -> its width and its own parameters; under "all parameters" those of all, with the width 0."""
-    found = {group.name: (group.width, _parameters(net.module, group.name)) for group in net.groups}
+    found = {group.name: (group.width, _parameters(net.module, group)) for group in net.groups}
     return {**found, "all parameters": (0, cost.parameters(net.module))}
 
 
-def _parameters(module: nn.Module, name: str) -> int:
-    path = name.partition(":")[0]
+def _parameters(module: nn.Module, group: Group) -> int:
+    path = group.name.partition(":")[0]
     if not path:
         return sum(value.numel() for value in module.parameters(recurse=False))
     own = dict(module.named_parameters()).get(path)
-    return own.numel() if own is not None else cost.parameters(module.get_submodule(path))
+    if own is not None:
+        return own.numel()
+    if path in dict(module.named_modules()):
+        return cost.parameters(module.get_submodule(path))
+    held = (slot.ref.tensor for slot in group.slots)  # neurons and synapses of a graph are no modules
+    return sum(value.numel() for value in held if isinstance(value, nn.Parameter))
 
 
 def _rows(net: Net, start: dict[str, tuple[int, int]]) -> list[tuple[str, str, str]]:

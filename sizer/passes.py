@@ -94,7 +94,7 @@ class Passes:
 
     Attributes:
         seconds: of training.
-        training_flops: of all training steps, forward and backward.
+        training_flops: of all training steps, forward and backward, and of what the method computed beside them.
     """
 
     def __init__(
@@ -177,6 +177,8 @@ class Passes:
         mean = float(self._total) / self._seen
         if math.isfinite(mean):
             self.net.after_epoch()
+        self.training_flops += self.net.spent
+        self.net.spent = 0
         self.seconds += time.perf_counter() - began
         return mean, self._score.value()
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sizer import cost
-from sizer.batches import Part
+from sizer.batches import Batch, Part
 from sizer.checkpoint import load_run, save_run, save_tensors
 from sizer.errors import InputError
 from sizer.history import Epoch, best_epoch, choices, epochs_since_better
@@ -90,7 +90,8 @@ class Training:
         self._start = start
         self._on_epoch = on_epoch
         self._make_stepper = make_stepper
-        net.training_data, net.validate = self._inputs, self._score
+        net.training_data, net.validate, net.examples = self._inputs, self._score, self._examples
+        net.loss = passes.objective.loss
 
     @property
     def going(self) -> bool:
@@ -208,6 +209,11 @@ class Training:
         """The training part's inputs, for a method: the order of the epochs to come stays as it is."""
         with self._undisturbed(self.train_part):
             yield from self.train_part.inputs()
+
+    def _examples(self) -> Iterator[Batch]:
+        """The training part's inputs and targets, for a method: likewise."""
+        with self._undisturbed(self.train_part):
+            yield from self.train_part.examples()
 
     def _score(self) -> float:
         """The validation metric of the network as it stands, for a method."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sizer import datasets, methods, networks
@@ -35,10 +34,10 @@ def check(plan: Plan) -> None:
         raise unknown("network", plan.network, networks.names())
     if own and plan.widths is not None:
         raise InputError(f"widths: sizing arms start from what {plan.network} builds; leave out {plan.widths}")
-    if Path(plan.data).suffix == ".npz":
-        if not Path(plan.data).is_file():
+    if (file := datasets.file_of(plan.data)) is not None:
+        if not file.is_file():
             known = ", ".join(datasets.names())
-            raise InputError(f"no data file at {plan.data}: give the path of an .npz file or one of {known}")
+            raise InputError(f"no data file at {file}: give the path of an .npz file or one of {known}")
     elif plan.code("data") is None and plan.data not in datasets.names():
         raise unknown("data set", plan.data, datasets.names())
     plan.layers()

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from sizer import datasets
 from sizer.errors import InputError
 from studies import access, credentials
 from studies.files import place_of
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 LARGEST = 100 * 2**20
-"""Bytes of an .npz file that travels with a job."""
+"""Bytes of a file of data that travels with a job."""
 _ANSWERS_WITHIN = 5.0
 _READY_WITHIN = 60.0
 _LONGEST_LINE = 300
@@ -159,16 +160,17 @@ def _pack(plans: Sequence[Plan], folder: Path) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(source.text, encoding="utf-8")
         moved.append(plan)
-        if Path(plan.data).suffix == ".npz":
-            size = Path(plan.data).stat().st_size
+        file = datasets.file_of(plan.data)
+        if file is not None:
+            size = file.stat().st_size
             if size > LARGEST:
                 raise InputError(
                     f"{plan.data} has {size / 2**20:.0f} MiB, and {LARGEST / 2**20:.0f} travel with a job: put it where"
                     " every node sees it, and name a function as data that reads it there"
                 )
-            name = f"data-{plan.spec()['data_sha256'][:16]}.npz"
-            shutil.copyfile(plan.data, folder / name)
-            moved[-1] = plan.model_copy(update={"data": name})
+            name = f"data-{plan.spec()['data_sha256'][:16]}{file.suffix}"
+            shutil.copyfile(file, folder / name)
+            moved[-1] = plan.model_copy(update={"data": datasets.with_file(plan.data, name)})
     (folder / "plan.toml").write_text(written(moved), encoding="utf-8")
 
 

@@ -232,8 +232,8 @@ class Plan(Strict):
             entry = values["arms"][name]
             if "knob" in entry:
                 entry[arm.knob_name] = entry.pop("knob")
-        if Path(self.data).suffix == ".npz":
-            values["data_sha256"] = _sha256(self.data, Path(self.data).stat().st_mtime_ns)
+        if (file := datasets.file_of(self.data)) is not None:
+            values["data_sha256"] = _sha256(str(file), file.stat().st_mtime_ns)
         return values | {f"{field}_sha256": code.sha256 for field, code in self._codes.items()}
 
 
@@ -288,7 +288,7 @@ def _one_line(error: ValidationError, values: Mapping[str, Any]) -> InputError:
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
     """What differs between two `Plan.spec()`, as `field: was X, now Y`; trials, target and description may differ."""
     lines: list[str] = []
-    files = all(str(spec.get("data")).endswith(".npz") for spec in (before, now))
+    files = all(datasets.file_of(str(spec.get("data"))) is not None for spec in (before, now))
     moved = files and before.get("data_sha256") == now.get("data_sha256")
     for key in dict.fromkeys([*before, *now]):
         if not prefix and (key in {"trials", "target", "description"} or (key == "data" and moved)):

@@ -164,9 +164,10 @@ def _plan(layers: list[dict[str, Any]], given: Mapping[str, Any], base: Path | N
     data = merged.get("data")
     if any(usercode.is_named(str(merged.get(field, ""))) for field in ("network", "data")):
         usercode.look_first(base)
-    if isinstance(data, str | Path) and str(data).endswith(".npz"):
+    file = datasets.file_of(str(data)) if isinstance(data, str | Path) else None
+    if file is not None:
         folder = Path.cwd() if "data" in given else base
-        merged["data"] = str((folder / Path(data).expanduser()).resolve())
+        merged["data"] = datasets.with_file(str(data), (folder / file.expanduser()).resolve())
     return Plan(**{**merged, "arms": arms})
 
 
@@ -174,7 +175,7 @@ def _refuse_own(values: Mapping[str, Any]) -> None:
     """Refuses what lies on somebody's machine before anything looks there."""
     for field, known in (("network", networks.names()), ("data", datasets.names())):
         given = values.get(field)
-        if isinstance(given, str) and given not in known and (usercode.is_named(given) or given.endswith(".npz")):
+        if isinstance(given, str) and given not in known and (usercode.is_named(given) or datasets.file_of(given)):
             raise InputError(
                 f"{field}: a plan that is sent to a server cannot name functions or files of one's own, got {given!r};"
                 " `sizer sweep` and `sizer submit` run it"

@@ -70,8 +70,8 @@ class Retraining:
         info = self.architecture.info
         known = {**DEFAULTS, **_older(info), **info.get("training", {})}
         wanted = {key: value for key, value in given.items() if value is not None}
-        if str(wanted.get("data", "")).endswith(".npz"):
-            wanted["data"] = str(Path(wanted["data"]).expanduser().resolve())
+        if (file := datasets.file_of(str(wanted.get("data", "")))) is not None:
+            wanted["data"] = datasets.with_file(str(wanted["data"]), file.expanduser().resolve())
         self.settings: dict[str, Any] = {**known, **wanted}
         for key, option in (("data", "--data"), ("epochs", "--epochs")):
             if key not in self.settings:

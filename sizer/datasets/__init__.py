@@ -1,6 +1,7 @@
 """Data sets, one source a file, found by its name. For studies and for users: `load` gives tensors ready to train on.
 
-A file of this package that has ``read(folder) -> Raw`` is a data set of its own name.
+A file of this package that has ``read(folder) -> Raw`` is a data set of its own name. One that has ``PICTURE`` is made
+of any picture, ``read(folder, file)``, and is named with it as ``brightness@photo.png``.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from sizer.datasets.split import split
 from sizer.datasets.standardise import measure
 from sizer.errors import DataError, unknown
 
-__all__ = ["Data", "Whole", "load", "names", "part", "read"]
+__all__ = ["Data", "Whole", "file_of", "load", "names", "part", "read", "with_file"]
 
+MADE_OF = "@"
+"""Stands between a data set and the picture that it is made of."""
 PARTS = ("train", "val", "test")
 
 
@@ -99,10 +102,10 @@ def load(
     """Read a data set, hold validation rows out of its training set, and standardise it.
 
     Args:
-        source: A name of `names`, or the path of a user's .npz file with x_train, y_train, x_test and y_test. Integer
-            y are classes, float y regression targets; x is a table (N, F) or images (N, H, W) or (N, H, W, C). Or
-            `package.module:function`, called without arguments: it gives these four by name or in this order, or
-            `Data`, which is taken as it is.
+        source: A name of `names`, one that is made of a picture with its file, as `brightness@photo.png`, or the path
+            of a user's .npz file with x_train, y_train, x_test and y_test. Integer y are classes, float y regression
+            targets; x is a table (N, F) or images (N, H, W) or (N, H, W, C). Or `package.module:function`, called
+            without arguments: it gives these four by name or in this order, or `Data`, which is taken as it is.
         validation: What part of the training set is held out, in (0, 1); of each class alike.
         seed: Which rows are held out, drawn as samples and dealt into each fold; 0 or more.
         folder: Where downloads are kept; else SIZER_DATA, else the platform's cache folder.
@@ -141,12 +144,37 @@ def read(source: str | Path, folder: Path | None = None) -> Whole:
     path = Path(source)
     if path.suffix == ".npz":
         return Whole(path.stem, str(path), read_npz(path.expanduser()))
+    known, _, picture = name.partition(MADE_OF)
+    if picture and known in names():
+        return Whole(f"{known}-{Path(picture).stem}", name, _made_of(known, Path(picture).expanduser()))
     if name not in names():
         if path.suffix or len(path.parts) > 1:
             raise DataError(f"{name} is neither a .npz file nor a data set; the data sets are: {', '.join(names())}")
         raise unknown("data set", name, names())
     raw: Raw = importlib.import_module(f"{__name__}.{name}").read(data_folder(folder))
     return Whole(name, name, raw)
+
+
+def file_of(source: str) -> Path | None:
+    """The user's file that a data set's name holds: an .npz file or a picture; None where it is no file of theirs."""
+    known, _, picture = source.partition(MADE_OF)
+    if picture and known in names():
+        return Path(picture)
+    return Path(source) if source.endswith(".npz") else None
+
+
+def with_file(source: str, file: Path | str) -> str:
+    """The same data set of another file: of one that has a file."""
+    known, at, _ = source.partition(MADE_OF)
+    return f"{known}{at}{file}" if file_of(source) != Path(source) else str(file)
+
+
+def _made_of(name: str, picture: Path) -> Raw:
+    module = importlib.import_module(f"{__name__}.{name}")
+    if not hasattr(module, "PICTURE"):
+        raise DataError(f"{name} is made of no picture: leave out {MADE_OF}{picture}")
+    raw: Raw = module.read(data_folder(None), picture)
+    return raw
 
 
 def part(

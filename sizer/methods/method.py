@@ -82,6 +82,7 @@ class Method:
         knob: the one knob, or None for a baseline.
         sizes: whether widths change.
         grows: whether a smaller knob lets a network grow that a larger one has made small.
+        graphs: whether what it sizes is a ``sizer.graph.Graph``, and nothing else.
         stacks: whether its formulas serve a ``Stack`` as well, so that it has packs (``sizer.packs``).
         settings: the constants that may be set, with their defaults.
         gate_rate: the gates' learning rate over that of the weights.
@@ -93,6 +94,7 @@ class Method:
     knob: ClassVar[Knob | None] = None
     sizes: ClassVar[bool] = True
     grows: ClassVar[bool] = False
+    graphs: ClassVar[bool] = False
     stacks: ClassVar[bool] = False
     settings: ClassVar[Mapping[str, Any]] = {}
     gate_rate: float = 1.0

@@ -2,7 +2,8 @@
 
 A file ``das_conv.py`` is the network ``das-conv``. It has ``DEFAULT``, the widths to start from, ``layers(depth)`` and
 ``build(input_shape, outputs, widths)``, which is given widths that are already checked; ``OUTPUT = "map"`` where it
-gives values for each pixel.
+gives values for each pixel. One whose history has other sizes than these widths lists them as ``SIZES``, and has
+``rebuild(input_shape, outputs, sizes)``.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from __future__ import annotations
 import importlib
 import operator
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 from torch import nn
 
 from sizer.errors import InputError, unknown
 
-__all__ = ["build", "default_widths", "layers", "names", "output"]
+__all__ = ["build", "default_widths", "layers", "names", "output", "rebuild"]
 
 
 def names() -> tuple[str, ...]:
@@ -49,6 +50,27 @@ def build(name: str, input_shape: Sequence[int], outputs: int, widths: Sequence[
     if not input_shape or min(input_shape) < 1:
         raise InputError(f"an input shape must be one or more sizes of 1 or more, got {tuple(input_shape)}")
     network: nn.Module = family.build(tuple(input_shape), outputs, chosen)
+    return network
+
+
+def rebuild(name: str, input_shape: Sequence[int], outputs: int, widths: Mapping[str, int]) -> nn.Module:
+    """Build what a network became, by the widths in its history, for weights that are loaded afterwards.
+
+    Args:
+        name: One of `names`.
+        input_shape, outputs: As `build` takes them.
+        widths: Layer -> units, in the order they run; of a graph, how many neurons and synapses it has.
+
+    Raises:
+        UnknownNameError: There is no such network.
+        InputError: Widths or shapes that this network cannot have.
+    """
+    family = _family(name)
+    if not hasattr(family, "rebuild"):
+        return build(name, input_shape, outputs, list(widths.values()))
+    if missing := [size for size in family.SIZES if size not in widths]:
+        raise InputError(f"{name} is built again by its {' and '.join(family.SIZES)}, got no {missing[0]}")
+    network: nn.Module = family.rebuild(tuple(input_shape), outputs, widths)
     return network
 
 

@@ -1,0 +1,442 @@
+"""A network that is any directed acyclic graph: neurons, and the synapses between them, stored one by one.
+
+After "Growing an architecture for a neural network" (Khashin and Shemyakova, arXiv:2108.02231), whose networks are not
+layered. What is left of a level's synapses is computed as one product over the neurons and sources that have any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sizer.errors import InputError, UnsupportedNetworkError, unknown
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "linear": torch.clone, "tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid,
+}  # fmt: skip
+"""What a neuron may do with its sum; its place here is its code in `Graph.kind`."""
+KINDS = tuple(ACTIVATIONS)
+"""Their names by that code."""
+_MODULES: dict[type | None, str] = {nn.Identity: "linear", nn.Tanh: "tanh", nn.ReLU: "relu", nn.Sigmoid: "sigmoid"}
+
+
+class Graph(nn.Module):
+    """Neurons in topological order, each fed by inputs and by earlier neurons, and linear outputs.
+
+    Places are counted through: inputs from 0, then neurons, then outputs. What it is stands in its ``state_dict``:
+    a graph of as many neurons and synapses takes any other's.
+
+    Args:
+        inputs: numbers that a sample has, whatever its shape.
+        outputs: numbers that it gives for a sample.
+        synapses: (from, to), places; neurons may stand in any order that has no cycle.
+        activations: of the neurons, one for all or one each, of ``ACTIVATIONS``; their number says how many there are.
+        neurons: how many, where one activation stands for all.
+
+    Attributes:
+        weight: of each synapse, float (synapses,), as its ``source`` and ``target``, int64, by target, then source.
+        bias, kind: of each neuron, (neurons,), by level; ``kind`` is a place in ``ACTIVATIONS``, int8.
+        output_bias: float (outputs,).
+
+    Raises:
+        InputError: a place is not there, a synapse is there twice or closes a cycle, a neuron has no input or nobody
+            listens to it, or an output is fed by nothing.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    output_bias: Tensor
+    source: Tensor
+    target: Tensor
+    kind: Tensor
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        synapses: Sequence[tuple[int, int]],
+        activations: str | Sequence[str] = "tanh",
+        neurons: int | None = None,
+    ) -> None:
+        super().__init__()
+        given = [activations] * (neurons or 0) if isinstance(activations, str) else list(activations)
+        for name in given:
+            if name not in ACTIVATIONS:
+                raise unknown("activation", name, ACTIVATIONS)
+        pairs = torch.tensor(synapses, dtype=torch.int64).reshape(-1, 2)
+        _check(pairs, inputs, len(given), outputs)
+        order = levels_of(pairs, inputs, len(given)).argsort(stable=True)
+        source, target = (renumbered(pairs[:, at], inputs, order) for at in (0, 1))
+        at = (target * (inputs + len(given)) + source).argsort()
+        kind = torch.tensor([KINDS.index(given[i]) for i in order], dtype=torch.int8)
+        self._hold(inputs, outputs, source[at], target[at], kind)
+        self.reset_parameters()
+
+    def _hold(self, inputs: int, outputs: int, source: Tensor, target: Tensor, kind: Tensor) -> None:
+        self.inputs, self.outputs = inputs, outputs
+        for name, length in (("weight", len(source)), ("bias", len(kind)), ("output_bias", outputs)):
+            self.register_parameter(name, nn.Parameter(torch.zeros(length)))
+        for name, value in (("source", source), ("target", target), ("kind", kind)):
+            self.register_buffer(name, value)
+        self._arranged: _Arranged | None = None
+
+    @classmethod
+    def blank(cls, inputs: int, outputs: int, neurons: int, synapses: int) -> Graph:
+        """One of this size whose ``state_dict`` is to be loaded: before that it gives nothing."""
+        graph = cls.__new__(cls)
+        nn.Module.__init__(graph)
+        source, target = (torch.zeros(synapses, dtype=torch.int64) for _ in range(2))
+        graph._hold(inputs, outputs, source, target, torch.zeros(neurons, dtype=torch.int8))
+        return graph
+
+    @classmethod
+    def layered(cls, inputs: int, outputs: int, widths: Sequence[int], activation: str = "tanh") -> Graph:
+        """Layers of neurons, each fed by all of the one before."""
+        starts = [0]
+        for width in (inputs, *widths, outputs):
+            starts.append(starts[-1] + width)
+        synapses = [
+            (source, target)
+            for low, middle, high in zip(starts, starts[1:], starts[2:], strict=False)
+            for target in range(middle, high)
+            for source in range(low, middle)
+        ]
+        return cls(inputs, outputs, synapses, activation, sum(widths))
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Graph:
+        """The graph of a layered network, with the same outputs: of Linear layers, with activations between them.
+
+        Raises:
+            UnsupportedNetworkError: it has something else, or no neuron.
+        """
+        parts = [part for part in module.modules() if not list(part.children())]
+        parts = [part for part in parts if not isinstance(part, nn.Flatten | nn.Dropout)]
+        linear = [part for part in parts if isinstance(part, nn.Linear)]
+        kinds: list[str] = []
+        for part, following in pairwise([*parts, None]):
+            if type(part) in _MODULES:
+                continue
+            if not isinstance(part, nn.Linear):
+                kind = type(part).__name__
+                raise UnsupportedNetworkError(f"a graph is made of Linear layers and {', '.join(KINDS)}, got a {kind}")
+            if part is not linear[-1]:
+                kinds += [_MODULES.get(type(following), "linear")] * part.out_features
+            elif following is not None:
+                raise UnsupportedNetworkError("a graph's outputs are linear: leave out what follows the last layer")
+        if len(linear) < 2 or any(a.out_features != b.in_features for a, b in pairwise(linear)):
+            kind = type(module).__name__
+            raise UnsupportedNetworkError(f"a graph is made of 2 or more Linear layers in a row, got a {kind}")
+        widths = [layer.out_features for layer in linear]
+        graph = cls.layered(linear[0].in_features, widths[-1], widths[:-1])
+        with torch.no_grad():
+            graph.weight.copy_(torch.cat([layer.weight.flatten() for layer in linear]))
+            biases: list[Tensor] = [
+                torch.zeros(len(layer.weight)) if layer.bias is None else layer.bias for layer in linear
+            ]
+            graph.bias.copy_(torch.cat(biases[:-1]))
+            graph.output_bias.copy_(biases[-1])
+            graph.kind.copy_(torch.tensor([KINDS.index(kind) for kind in kinds]))
+        return graph
+
+    @property
+    def neurons(self) -> int:
+        """How many neurons it has, outputs not among them."""
+        return len(self.bias)
+
+    @property
+    def synapses(self) -> int:
+        """How many synapses it has: with the biases, its parameters."""
+        return len(self.weight)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draws weights as Glorot and Bengio do (2010), uniformly, by each target's synapses; biases are 0."""
+        fed = torch.bincount(self.target, minlength=self.inputs + self.neurons + self.outputs)
+        feeds = torch.bincount(self.source, minlength=len(fed))
+        # In layers, the fan-out of a layer's neuron is that of its siblings: what feeds it feeds as many.
+        bound = (6 / (fed[self.target] + feeds[self.source])).sqrt()
+        self.weight.copy_((2 * torch.rand(self.synapses) - 1) * bound)
+        self.bias.zero_()
+        self.output_bias.zero_()
+
+    def forward(self, input: Tensor) -> Tensor:
+        """float (N, ...) with ``inputs`` numbers a sample -> (N, outputs)."""
+        return self.candidates(input, self.weight, self.bias, self.output_bias)
+
+    def candidates(self, input: Tensor, weight: Tensor, bias: Tensor, output_bias: Tensor) -> Tensor:
+        """The outputs under other parameters, of several candidates at once.
+
+        Args:
+            input: (N, ...).
+            weight, bias, output_bias: in the shape of its own, or (K, ...) of them, for K candidates.
+
+        Returns:
+            (N, outputs), or (K, N, outputs).
+        """
+        plan = self._plan()
+        x = input.flatten(1)
+        feeding = x if plan.columns is None else x.index_select(1, plan.columns)
+        sums = plan.inward.product(weight, feeding.t())
+        found: list[Tensor] = []
+        for level in plan.levels:
+            own = output_bias if level.last else bias[..., level.first : level.end]
+            total = own.unsqueeze(-1)
+            if level.fed is not None:
+                total = level.fed.put(total, sums[..., level.fed.first : level.fed.end, :], level.width)
+            if level.block is not None:
+                parts = [found[at] if rows is None else found[at].index_select(-2, rows) for at, rows in level.sources]
+                joined = parts[0] if len(parts) == 1 else torch.cat(parts, -2)
+                total = level.onto.put(total, level.block.product(weight, joined), level.width)
+            if level.last:
+                return total.expand(*total.shape[:-1], x.shape[0]).transpose(-1, -2)
+            found.append(_activated(total, level.kinds))
+        raise AssertionError("a graph has outputs")
+
+    def flops(self) -> tuple[int, int]:
+        """FLOPs of one sample, two a synapse: forward; and with the gradients of weights and of neurons' outputs."""
+        behind = int((self.source >= self.inputs).sum())
+        forward = 2 * self.synapses
+        return forward, 2 * forward + 2 * behind
+
+    def levels(self) -> list[int]:
+        """Of each neuron, how many neurons lie on the longest way to it from an input."""
+        pairs = torch.stack((self.source, self.target), 1).cpu()
+        return [int(level) for level in levels_of(pairs, self.inputs, self.neurons)]
+
+    def check(self) -> None:
+        """Refuses what it may have got by ``load_state_dict``.
+
+        Raises:
+            InputError: as the constructor.
+        """
+        _check(torch.stack((self.source, self.target), 1).cpu(), self.inputs, self.neurons, self.outputs)
+
+    def extra_repr(self) -> str:
+        return f"inputs={self.inputs}, neurons={self.neurons}, synapses={self.synapses}, outputs={self.outputs}"
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._arranged = None
+
+    def _plan(self) -> _Arranged:
+        """How it is computed; anew where its synapses have changed, whoever changed them."""
+        if self._arranged is None or not (torch.compiler.is_compiling() or self._arranged.is_of(self)):
+            self._arranged = _Arranged.of(self)
+        return self._arranged
+
+
+def _activated(total: Tensor, kinds: tuple[tuple[str, Tensor | None], ...]) -> Tensor:
+    """A level's outputs: of each activation the rows that have it, None for all."""
+    if len(kinds) == 1:
+        return ACTIVATIONS[kinds[0][0]](total)
+    result = total
+    for name, rows in kinds:
+        assert rows is not None
+        result = result.index_copy(-2, rows, ACTIVATIONS[name](total.index_select(-2, rows)))
+    return result
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Synapses as a matrix of the neurons and the sources that have any."""
+
+    synapses: Tensor
+    places: Tensor
+    rows: int
+    columns: int
+
+    def product(self, weight: Tensor, values: Tensor) -> Tensor:
+        """(..., synapses of the graph) by (columns, N), or by (K, columns, N) -> (..., rows, N)."""
+        chosen, lead = weight.index_select(-1, self.synapses), weight.shape[:-1]
+        matrix = chosen.new_zeros(*lead, self.rows * self.columns).index_copy(-1, self.places, chosen)
+        matrix = matrix.view(*lead, self.rows, self.columns)
+        if lead and values.dim() == 2:
+            return (matrix.flatten(0, 1) @ values).view(*lead, self.rows, -1)
+        return matrix @ values
+
+
+@dataclass(frozen=True)
+class _Onto:
+    """Which rows of a level a product has: ``rows``, None for all; ``first`` to ``end`` of a product of all levels."""
+
+    rows: Tensor | None
+    first: int = 0
+    end: int = 0
+
+    def put(self, total: Tensor, product: Tensor, width: int) -> Tensor:
+        if self.rows is None:
+            return total + product
+        whole = total.expand(*product.shape[:-2], width, product.shape[-1])
+        return whole.index_add(-2, self.rows, product)
+
+
+@dataclass(frozen=True)
+class _Level:
+    """Neurons that wait for none of each other, or the outputs."""
+
+    first: int
+    end: int
+    last: bool
+    fed: _Onto | None
+    block: _Block | None
+    onto: _Onto
+    sources: tuple[tuple[int, Tensor | None], ...]
+    kinds: tuple[tuple[str, Tensor | None], ...]
+
+    @property
+    def width(self) -> int:
+        return self.end - self.first
+
+
+@dataclass(frozen=True)
+class _Arranged:
+    """What follows from the synapses: the levels, and of which products they are sums."""
+
+    made_of: tuple[tuple[Tensor, int], ...]
+    columns: Tensor | None
+    inward: _Block
+    levels: tuple[_Level, ...]
+
+    def is_of(self, graph: Graph) -> bool:
+        now = (graph.source, graph.target, graph.kind)
+        return all(a is b and b._version == was for (a, was), b in zip(self.made_of, now, strict=True))
+
+    @classmethod
+    def of(cls, graph: Graph) -> _Arranged:
+        device, inputs, neurons = graph.source.device, graph.inputs, graph.neurons
+        source, target, kind = graph.source.cpu(), graph.target.cpu() - inputs, graph.kind.cpu()
+        of_level = torch.tensor([*graph.levels(), 2**31])
+        starts = [0, *[int(at) + 1 for at in of_level[:neurons].diff().nonzero()[:, 0]], neurons]
+        bounds = [*pairwise(starts), (neurons, neurons + graph.outputs)]
+
+        def here(places: Tensor) -> Tensor:
+            return places.to(device)
+
+        inward = source < inputs
+        columns, rows = distinct(source[inward]), distinct(target[inward])
+        block = _Block(
+            here(inward.nonzero()[:, 0]),
+            here(torch.searchsorted(rows, target[inward]) * len(columns) + torch.searchsorted(columns, source[inward])),
+            len(rows), len(columns),
+        )  # fmt: skip
+        levels: list[_Level] = []
+        for first, end in bounds:
+            inside = (target >= first) & (target < end)
+            direct = rows[(rows >= first) & (rows < end)]
+            begin = int(torch.searchsorted(rows, torch.tensor(first)))
+            fed = None
+            if len(direct):
+                fed = _Onto(None if len(direct) == end - first else here(direct - first), begin, begin + len(direct))
+            behind, taken, parts = inside & ~inward, distinct(source[inside & ~inward] - inputs), []
+            for at, (low, high) in enumerate(bounds[: len(levels)]):
+                own = taken[(taken >= low) & (taken < high)]
+                if len(own):
+                    parts.append((at, None if len(own) == high - low else here(own - low)))
+            reached = distinct(target[behind])
+            inner = None
+            if len(reached):
+                places = torch.searchsorted(reached, target[behind]) * len(taken)
+                places += torch.searchsorted(taken, source[behind] - inputs)
+                inner = _Block(here(behind.nonzero()[:, 0]), here(places), len(reached), len(taken))
+            levels.append(
+                _Level(
+                    first, end, first == neurons, fed, inner,
+                    _Onto(None if len(reached) == end - first else here(reached - first)), tuple(parts),
+                    tuple(
+                        (KINDS[code], None if (kind[first:end] == code).all() else
+                         here((kind[first:end] == code).nonzero()[:, 0]))
+                        for code in distinct(kind[first:end]).tolist()
+                    ),
+                )
+            )  # fmt: skip
+        made_of = tuple((value, value._version) for value in (graph.source, graph.target, graph.kind))
+        every = len(columns) == inputs
+        return cls(made_of, None if every else here(columns), block, tuple(levels))
+
+
+def distinct(places: Tensor) -> Tensor:
+    """Each place once, in rising order."""
+    result: Tensor = places.unique()  # type: ignore[no-untyped-call]  # torch has no types for it
+    return result
+
+
+def renumbered(places: Tensor, inputs: int, order: Tensor) -> Tensor:
+    """Places after neurons are put in another order: ``order[i]`` is the neuron that comes to stand i-th."""
+    to = torch.empty_like(order)
+    to[order] = torch.arange(len(order))
+    result = places.clone()
+    neurons = (places >= inputs) & (places < inputs + len(order))
+    result[neurons] = inputs + to[places[neurons] - inputs]
+    return result
+
+
+def levels_of(pairs: Tensor, inputs: int, neurons: int) -> Tensor:
+    """Of each neuron the length of the longest way to it over neurons, int64 (neurons,).
+
+    Args:
+        pairs: (from, to) of each synapse, int64 (synapses, 2).
+        inputs, neurons: how many.
+
+    Raises:
+        InputError: there is a cycle; the message names it.
+    """
+    inner = pairs[(pairs[:, 0] >= inputs) & (pairs[:, 1] < inputs + neurons)] - inputs
+    level = torch.zeros(neurons, dtype=torch.int64)
+    for _ in range(neurons + 1):
+        if not len(inner):
+            return level
+        after = level.scatter_reduce(0, inner[:, 1], level[inner[:, 0]] + 1, "amax")
+        if torch.equal(after, level):
+            return level
+        level = after
+    raise InputError(f"a graph must have no cycle, got {' -> '.join(map(str, _cycle(inner, inputs)))}")
+
+
+def _cycle(inner: Tensor, inputs: int) -> list[int]:
+    """A cycle, as places, its first again at its end."""
+    feeders: dict[int, list[int]] = {}
+    for source, target in inner.tolist():
+        feeders.setdefault(target, []).append(source)
+    while thin := [t for t, sources in feeders.items() if not any(s in feeders for s in sources)]:
+        feeders = {t: sources for t, sources in feeders.items() if t not in thin}
+    way = [next(iter(feeders))]
+    while way[-1] not in way[:-1]:
+        way.append(next(s for s in feeders[way[-1]] if s in feeders))
+    return [inputs + at for at in reversed(way[way.index(way[-1]) :])]
+
+
+def _check(pairs: Tensor, inputs: int, neurons: int, outputs: int) -> None:
+    """Refuses what is no graph that computes something.
+
+    Raises:
+        InputError: see ``Graph``.
+    """
+    if min(inputs, neurons, outputs) < 1:
+        raise InputError(f"a graph needs 1 or more inputs, neurons and outputs, got {inputs}, {neurons} and {outputs}")
+    end = inputs + neurons
+    for source, target in pairs[(pairs[:, 0] < 0) | (pairs[:, 0] >= end)].tolist():
+        raise InputError(f"a synapse starts at an input or a neuron, 0 to {end - 1}, got {source} -> {target}")
+    for source, target in pairs[(pairs[:, 1] < inputs) | (pairs[:, 1] >= end + outputs)].tolist():
+        raise InputError(
+            f"a synapse ends at a neuron or an output, {inputs} to {end + outputs - 1}, got {source} -> {target}"
+        )
+    seen: set[tuple[int, int]] = set()
+    for source, target in pairs.tolist():
+        if (source, target) in seen:
+            raise InputError(f"a synapse must be there once, got {source} -> {target} twice")
+        seen.add((source, target))
+    levels_of(pairs, inputs, neurons)
+    fed, feeds = set(pairs[:, 1].tolist()), set(pairs[:, 0].tolist())
+    for place in range(inputs, end + outputs):
+        if place not in fed:
+            kind = "neuron" if place < end else "output"
+            raise InputError(f"a graph must be connected: nothing feeds {kind} {place}; give it a synapse")
+    for place in range(inputs, end):
+        if place not in feeds:
+            raise InputError(f"a graph must be connected: neuron {place} feeds nothing; give it a synapse")
