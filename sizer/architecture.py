@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from sizer import networks, own_network, usercode
 from sizer.checkpoint import load_tensors, save_tensors
 from sizer.errors import InputError
-from sizer.graph import Graph
 
 FORMAT = 1
 JSON = "architecture.json"
@@ -182,8 +181,6 @@ def fill(architecture: Architecture, weights: dict[str, Tensor], what: str) -> n
         with torch.random.fork_rng([]):
             module = build()
         module.load_state_dict(weights)
-        if isinstance(module, Graph):
-            module.check()
     except (RuntimeError, TypeError, OverflowError, ZeroDivisionError) as error:
         lines = [line.strip() for line in str(error).splitlines()]
         since = f" ({architecture.network} {_CHANGED})" if architecture.changed() else ""

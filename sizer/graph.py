@@ -18,11 +18,14 @@ from sizer.errors import InputError, UnsupportedNetworkError, unknown
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": torch.clone, "tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid,
+    "selu": torch.selu,
 }  # fmt: skip
 """What a neuron may do with its sum; its place here is its code in `Graph.kind`."""
 KINDS = tuple(ACTIVATIONS)
 """Their names by that code."""
-_MODULES: dict[type | None, str] = {nn.Identity: "linear", nn.Tanh: "tanh", nn.ReLU: "relu", nn.Sigmoid: "sigmoid"}
+_MODULES: dict[type | None, str] = {
+    nn.Identity: "linear", nn.Tanh: "tanh", nn.ReLU: "relu", nn.Sigmoid: "sigmoid", nn.SELU: "selu",
+}  # fmt: skip
 
 
 class Graph(nn.Module):
@@ -76,6 +79,7 @@ class Graph(nn.Module):
         kind = torch.tensor([KINDS.index(given[i]) for i in order], dtype=torch.int8)
         self._hold(inputs, outputs, source[at], target[at], kind)
         self.reset_parameters()
+        self._plan()
 
     def _hold(self, inputs: int, outputs: int, source: Tensor, target: Tensor, kind: Tensor) -> None:
         self.inputs, self.outputs = inputs, outputs
@@ -210,12 +214,19 @@ class Graph(nn.Module):
         return [int(level) for level in levels_of(pairs, self.inputs, self.neurons)]
 
     def check(self) -> None:
-        """Refuses what it may have got by ``load_state_dict``.
+        """Refuses what ``load_state_dict`` may have brought.
 
         Raises:
-            InputError: as the constructor.
+            InputError: as the constructor; or neurons and synapses stand in another order than they do in a graph.
         """
-        _check(torch.stack((self.source, self.target), 1).cpu(), self.inputs, self.neurons, self.outputs)
+        pairs = torch.stack((self.source, self.target), 1).cpu()
+        _check(pairs, self.inputs, self.neurons, self.outputs)
+        levels = levels_of(pairs, self.inputs, self.neurons)
+        places = pairs[:, 1] * (self.inputs + self.neurons) + pairs[:, 0]
+        if bool((levels.diff() < 0).any()) or bool((places.diff() <= 0).any()):
+            raise InputError("a graph's neurons stand by level, its synapses by target, then source: these do not")
+        if not 0 <= int(self.kind.min()) <= int(self.kind.max()) < len(KINDS):
+            raise InputError(f"kinds of neurons go from 0 to {len(KINDS) - 1}, got {self.kind.tolist()}")
 
     def extra_repr(self) -> str:
         return f"inputs={self.inputs}, neurons={self.neurons}, synapses={self.synapses}, outputs={self.outputs}"
@@ -223,6 +234,17 @@ class Graph(nn.Module):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._arranged = None
+        problems = args[-1]
+        if self.target.device.type != "meta" and not problems:
+            self.check()
+            self._plan()  # who exports it next cannot look at its values
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Graph:
+        arranged = self._arranged is not None
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch has no types for it
+        if arranged and self.target.device.type != "meta":
+            self._plan()
+        return self
 
     def _plan(self) -> _Arranged:
         """How it is computed; anew where its synapses have changed, whoever changed them."""

@@ -18,7 +18,7 @@ from torch import nn
 
 from sizer.errors import InputError, unknown
 
-__all__ = ["build", "default_widths", "layers", "names", "output", "rebuild"]
+__all__ = ["build", "default_widths", "layered", "layers", "names", "output", "rebuild"]
 
 
 def names() -> tuple[str, ...]:
@@ -66,7 +66,7 @@ def rebuild(name: str, input_shape: Sequence[int], outputs: int, widths: Mapping
         InputError: Widths or shapes that this network cannot have.
     """
     family = _family(name)
-    if not hasattr(family, "rebuild"):
+    if layered(name):
         return build(name, input_shape, outputs, list(widths.values()))
     if missing := [size for size in family.SIZES if size not in widths]:
         raise InputError(f"{name} is built again by its {' and '.join(family.SIZES)}, got no {missing[0]}")
@@ -103,6 +103,15 @@ def default_widths(name: str) -> tuple[int, ...]:
     """
     widths: tuple[int, ...] = _family(name).DEFAULT
     return widths
+
+
+def layered(name: str) -> bool:
+    """Say whether what changes of it are the widths of `layers`; of others it is what their file lists as ``SIZES``.
+
+    Raises:
+        UnknownNameError: There is no such network.
+    """
+    return not hasattr(_family(name), "SIZES")
 
 
 def output(name: str) -> str:

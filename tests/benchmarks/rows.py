@@ -170,7 +170,7 @@ _PAGES = (
 
 _SURGERY = (
     *(Row(f"attach-{name}", "attach()", f"seconds of attach() on {name} at its default widths, the network being there",
-          partial(surgery.attaching, name), most=5, plain=True) for name in networks.names()),
+          partial(surgery.attaching, name), most=5, plain=True) for name in networks.names() if networks.layered(name)),
     Row("removal", "16 units of a width / Torch-Pruning",
         "seconds to take 16 units from each width of resnet18, the graph being known, against Torch-Pruning",
         lambda: surgery.removing(16), most=0.5),

@@ -1,4 +1,4 @@
-"""What every sizing method must keep, on every network."""
+"""What every method that sizes layers must keep, on every network that has them; of others: test_graphs.py."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """Settings with which a method sizes the small networks in the few epochs of these tests."""
 RATES = {"group-sparsity": 1e-2}
 """Learning rates of whole runs, where 5e-4 cannot take a whole unit to zero in as few steps as they have here."""
-SIZING = [name for name in names() if method_class(name).sizes]
-STRUCTURE = [(method, name) for name in networks.names() for method in SIZING
+SIZING = [name for name in names() if method_class(name).sizes and not method_class(name).graphs]
+LAYERED = [name for name in networks.names() if networks.layered(name)]
+STRUCTURE = [(method, name) for name in LAYERED for method in SIZING
              if name in TRAINED or method in {"shrinknets", "auto-sizing"}]  # fmt: skip
 """For what a network's structure decides, not the method: one with gates and one without stand for all."""
-OTHERS = [(method, name) for method in SIZING for name in networks.names() if (method, name) not in STRUCTURE]
+OTHERS = [(method, name) for method in SIZING for name in LAYERED if (method, name) not in STRUCTURE]
 GATED = [(method, name) for method, name in STRUCTURE if method == "shrinknets" or name in TRAINED]
 """Where gates are the harder case, as they are read through and folded away."""
 GROWING: list[tuple[str, dict[str, Any]]] = [
@@ -61,7 +62,7 @@ def method(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=networks.names())
+@pytest.fixture(params=LAYERED)
 def network(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

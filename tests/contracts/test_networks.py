@@ -15,6 +15,12 @@ IMAGE = (3, 17, 22)  # what is left of the sides differs too
 pytestmark = pytest.mark.parametrize("name", networks.names())
 
 
+def has_layers(name: str) -> None:
+    """Leaves out what only layers can keep."""
+    if not networks.layered(name):
+        pytest.skip(f"{name} has no layers: its sizes, and what its tensors are, follow from single synapses")
+
+
 def widths(name: str) -> list[int]:
     """Small widths, each another, so that no two layers can be taken for each other."""
     return [3 + i for i in range(len(networks.layers(name)))]
@@ -50,6 +56,7 @@ def test_it_returns_logits_or_values_and_no_probabilities(name):
 
 
 def test_its_layers_are_all_its_free_widths_in_the_order_they_run_and_as_given(name):
+    has_layers(name)
     assert found(build(name)) == list(zip(networks.layers(name), widths(name), strict=True))
 
 
@@ -63,6 +70,7 @@ def test_its_default_widths_are_one_a_layer(name):
 
 
 def test_its_last_layer_is_out_and_has_one_row_an_output(name):
+    has_layers(name)
     assert build(name).get_submodule("out").weight.shape[0] == 7
 
 
@@ -83,7 +91,7 @@ def test_the_seed_decides_its_weights_and_its_biases_start_at_zero(name):
     for path, parameter in first.named_parameters():
         if path.endswith("bias"):
             assert not parameter.any(), path
-        elif parameter.dim() == 1:
+        elif parameter.dim() == 1 and networks.layered(name):
             assert (parameter == 1).all(), f"{path} is a normalisation's scale"
         else:
             assert not torch.equal(parameter, other.get_parameter(path)), path
@@ -100,6 +108,7 @@ def test_torch_export_follows_it_with_any_batch_and_names_its_input_alike(name):
 
 def test_its_forward_states_no_width(name):
     """Each layer's tensors put in from a network of other widths: the forward follows them."""
+    has_layers(name)
     network, other = build(name), networks.build(name, IMAGE, 7, [w + 2 for w in widths(name)]).eval()
     for path, tensor in [*other.named_parameters(), *other.named_buffers()]:
         owner, _, leaf = path.rpartition(".")
@@ -112,6 +121,7 @@ def test_its_forward_states_no_width(name):
 
 
 def test_flops_are_worked_out_from_widths_as_torch_counts_them(name):
+    has_layers(name)
     network = build(name)
     inputs = (torch.randn(2, *IMAGE),)
     net = sizer.attach(network, inputs, create("shrinknets", 1e-3))
