@@ -20,6 +20,7 @@ from sizer.methods.method import Knob, Method
 from sizer.net import Net
 
 OPTIMIZERS = ("adam", "lbfgs")
+REFERENCES = ("lowest", "start")
 
 
 class Growing(Method):
@@ -27,9 +28,10 @@ class Growing(Method):
 
     Removal: of all synapses those with the least weight relative to the largest of their neuron are candidates (N1).
     The loss without each is measured in one pass; the best of them (N2) are trained side by side, and the one of least
-    loss goes, with the weights it was trained to. That repeats as long as the loss is at most 1 + epsilon times the
-    lowest since the epoch's training. The network as it stands is trained beside the candidates, and its loss counts
-    among these: where there still is much to learn, learning it would pay for any removal.
+    loss goes, with the weights it was trained to. That repeats as long as the loss is at most 1 + epsilon times what it
+    was before. Where there still is much to learn, what the candidates learn meanwhile would pay for any removal. So
+    "before" is the lowest loss since the epoch's training, and the network as it stands is trained beside them and
+    counts; or, as in the paper's words, it is the loss before the first removal of an epoch (``reference``).
 
     Growth: a neuron that all inputs feed, and that feeds all other neurons and outputs; of several random starts (N3)
     in [-1, 1] that of the least loss. The network is then trained in the next epoch.
@@ -49,6 +51,7 @@ class Growing(Method):
         limit: parameters at which sizing ends: once removal leaves so many or more, no neuron comes. 0: never.
         keep: the share of the synapses at the start at which removal ends.
         activation: of new neurons.
+        reference: what the loss may not rise above: ``lowest``, or ``start``.
         optimizer: ``adam`` or ``lbfgs``, for the candidates.
         steps: of it, for each.
         polish: steps of it for the network itself, after each epoch's training and before removal.
@@ -63,7 +66,7 @@ class Growing(Method):
     graphs: ClassVar[bool] = True
     settings: ClassVar = {
         "candidates": 8, "retrained": 3, "starts": 100, "per_round": 1, "rounds": 0, "every": 1, "growth": True,
-        "limit": 0, "keep": 0.0, "activation": "tanh", "optimizer": "adam", "steps": 50, "polish": 0, "batch": 1024,
+        "limit": 0, "keep": 0.0, "activation": "tanh", "reference": "lowest", "optimizer": "adam", "steps": 50, "polish": 0, "batch": 1024,
         "rate": 1e-3, "sample": 32768,
     }  # fmt: skip
 
@@ -80,6 +83,7 @@ class Growing(Method):
         limit: int = 0,
         keep: float = 0.0,
         activation: str = "tanh",
+        reference: str = "lowest",
         optimizer: str = "adam",
         steps: int = 50,
         polish: int = 0,
@@ -99,13 +103,17 @@ class Growing(Method):
             raise InputError(f"retrained of growing must be at most the {candidates} candidates, got {retrained}")
         if not 0 <= keep < 1 or not rate > 0:
             raise InputError(f"growing needs 0 <= keep < 1 and rate > 0, got {keep} and {rate}")
-        for kind, given, known in (("activation", activation, ACTIVATIONS), ("optimizer", optimizer, OPTIMIZERS)):
+        for kind, given, known in (
+            ("activation", activation, ACTIVATIONS),
+            ("reference", reference, REFERENCES),
+            ("optimizer", optimizer, OPTIMIZERS),
+        ):
             if given not in known:
                 raise unknown(f"{kind} of growing", given, known)
         self.candidates, self.retrained, self.starts = candidates, retrained, starts
         self.per_round, self.rounds, self.every = per_round, rounds, every
         self.growth, self.limit, self.keep = growth, limit, keep
-        self.activation, self.optimizer = activation, optimizer
+        self.activation, self.reference, self.optimizer = activation, reference, optimizer
         self.steps, self.polish, self.batch, self.rate, self.sample = steps, polish, batch, rate, sample
 
     def prepare(self, net: Net) -> None:
@@ -147,7 +155,7 @@ class Growing(Method):
             self._trained(net, Candidates.without(graph, nothing), x, y, self.polish).give(graph, 0)
         before = float(self._losses(net, Candidates.without(graph, nothing), x, y))
         came: dict[str, Any] = {"loss_before": before, "loss": before, "rounds": 0, "ended": "the loss would rise"}
-        had, lowest = graph.synapses, before
+        had, measure = graph.synapses, before
         while True:
             if graph.synapses <= self.keep * start:
                 came["ended"] = "enough are gone"
@@ -160,16 +168,18 @@ class Growing(Method):
                 came["ended"] = "none may go"
                 break
             best = gone[self._losses(net, Candidates.without(graph, gone), x, y).argsort()[: self.retrained]]
-            nothing = torch.zeros_like(gone[:1])
-            tried = self._trained(net, Candidates.without(graph, torch.cat((nothing, best))), x, y, self.steps)
-            whole, *after = self._losses(net, tried, x, y).tolist()
-            lowest, least = min(lowest, whole), min(after)
-            if not least <= lowest + self.value * abs(lowest):
+            beside = torch.zeros_like(gone[:1]) if self.reference == "lowest" else gone[:0]
+            tried = self._trained(net, Candidates.without(graph, torch.cat((best, beside))), x, y, self.steps)
+            after = self._losses(net, tried, x, y).tolist()
+            least, twin = min(after[: len(best)]), after[len(best) :]
+            measure = min([measure, *twin])
+            if not least <= measure + self.value * abs(measure):
                 break
             at = after.index(least)
-            tried.give(graph, 1 + at)
+            tried.give(graph, at)
             net.cut(best[at])
-            came["rounds"], came["loss"], lowest = came["rounds"] + 1, least, min(lowest, least)
+            came["rounds"], came["loss"] = came["rounds"] + 1, least
+            measure = min(measure, least) if twin else measure
         return {**came, "removed": had - graph.synapses, "synapses": graph.synapses, "neurons": graph.neurons}
 
     @torch.no_grad()
