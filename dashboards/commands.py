@@ -15,7 +15,7 @@ import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 
-from dashboards import aims, numbers, progress, rounds, tables, terminal
+from dashboards import aims, graphs, numbers, progress, rounds, tables, terminal
 from dashboards import follow as following
 from dashboards.facts import facts, retraining
 from dashboards.published import publish
@@ -396,7 +396,10 @@ def report(source: Source, name: str) -> str:
     about = spec.get("description", ""), facts(spec, data)
     walks = tuple(path.walks(spec))
     wanted = target.by_arm(spec, trials, history)
-    return render(name, comparison, trials, history, front, *about, folds, starts(spec, trials), walks, wanted, spec)
+    best = None if front.empty else graphs.drawn(source, name, spec, source.best(name))
+    return render(
+        name, comparison, trials, history, front, *about, folds, starts(spec, trials), walks, wanted, spec, best or ""
+    )
 
 
 def _print_written(out: Console, folder: Path) -> None:

@@ -60,6 +60,7 @@ def render(
     walks: Collection[str] = (),
     wanted: Mapping[str, Sequence[Aim]] | None = None,
     spec: Mapping[str, Any] | None = None,
+    drawn: str = "",
 ) -> str:
     """The report as HTML.
 
@@ -73,6 +74,7 @@ def render(
         starts: sizing arm -> layer -> the width that its networks started from, where that is known.
         walks: arms whose trials are the steps of a path.
         wanted: how far the plan's target is, arm by arm (`studies.target.by_arm`); then `spec` is the plan.
+        drawn: HTML of the best network, where more can be drawn of it than its widths.
     """
     task = comparison.task
     colours = figures.colours(trials["arm"])
@@ -88,7 +90,7 @@ def render(
         body += [_folds(folds, colours)] if folds else []
         body += [_target(wanted, spec)] if wanted and spec else []
         body += [_distribution(comparison, colours), _expected(comparison)]
-        body.append(_size(trials, comparison, colours, walks, bool(counted)))
+        body.append(_size(trials, comparison, colours, walks, bool(counted), drawn))
     for place, arm in enumerate(sizing):
         body.append(_sizing(arm, place, trials, history, plots, task))
     known = {arm.name: (starts or {})[arm.name] for arm in sizing if arm.name in (starts or {})}
@@ -190,6 +192,7 @@ def _size(
     colours: Mapping[str, str],
     walks: Collection[str],
     aimed: bool,
+    drawn: str,
 ) -> str:
     name = numbers.score_name(comparison.task)
     caption = (
@@ -203,7 +206,7 @@ def _size(
         caption += " The upright lines are the budgets."
     return (
         f"<section><h2>Test {name} against size</h2>{plot('size', caption)}"
-        f"{table(tables.costs(comparison), colours)}{_best(trials, comparison.task)}</section>"
+        f"{table(tables.costs(comparison), colours)}{_best(trials, comparison.task)}{drawn}</section>"
     )
 
 

@@ -16,7 +16,7 @@ def starts(spec: Mapping[str, Any], trials: pd.DataFrame) -> dict[str, dict[str,
     """Sizing arm -> layer -> width before the first epoch, layers in the order in which they run.
 
     An arm is missing where that is not told: one that starts from widths another arm found, or whose network is the
-    user's own while no arm trains it unsized.
+    user's own while no arm trains it unsized, or has no layers.
 
     Args:
         spec: the plan as JSON values (`studies.plan.Plan.spec`).
@@ -33,6 +33,8 @@ def starts(spec: Mapping[str, Any], trials: pd.DataFrame) -> dict[str, dict[str,
 def _plain(spec: Mapping[str, Any], trials: pd.DataFrame) -> dict[str, int]:
     """The widths that the plan starts from: those it names, its network's own, or those of an arm that is not sized."""
     if spec["network"] in networks.names():
+        if not networks.layered(spec["network"]):
+            return {}
         given = spec.get("widths")
         layers = networks.layers(spec["network"], len(given) if given else None)
         return dict(zip(layers, given or networks.default_widths(spec["network"]), strict=True))

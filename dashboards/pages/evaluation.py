@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
+from markupsafe import Markup
 
-from dashboards import aims, figures, numbers, tables
+from dashboards import aims, figures, graphs, numbers, tables
 from dashboards.commands import over_folds_of
 from dashboards.drawing import drawing
 from dashboards.facts import facts
@@ -22,6 +23,8 @@ from studies.compare import Comparison, compare_plan
 from studies.path import walks
 from studies.progress import running, seconds_left, studies_of
 
+DRAWN = 12
+"""Networks under a budget of which the weights are read to draw them."""
 COLUMNS = (
     ("arm", "arm", True, ""),
     ("number", "trial", False, ""),
@@ -66,8 +69,8 @@ def evaluation(source: Local, name: str) -> Page:
         "score": numbers.score_name(task), "arms": list(colours), "many": figures.MANY,
         "tables": [tables.accuracies(comparison), *([tables.pairs(comparison)] if comparison.pairs else [])],
         "costs": tables.costs(comparison), "colours": colours, "columns": COLUMNS,
-        "offers": [{**row, "key": _key(row), "drawing": drawing(row["widths"], known.get(row["arm"]), data)}
-                   for row in offers.to_dict("records")],
+        "offers": [{**row, "key": _key(row), "drawing": graph or drawing(row["widths"], known.get(row["arm"]), data)}
+                   for row, graph in zip(offers.to_dict("records"), _graphs(source, name, spec, offers), strict=True)],
         "timed": bool(offers["latency_ms"].notna().any()) if len(offers) else False,
         "facts": facts(spec, data), "description": spec.get("description", ""),
         "folds": over_folds_of(arms, spec, data),
@@ -79,6 +82,12 @@ def evaluation(source: Local, name: str) -> Page:
     ]
     shown = {"trial-rows": _rows(trials, task), "offers": told}
     return Page("evaluation.html", f"sizer: {name}", values, plots, shown, BUSY if standing.held else IDLE)
+
+
+def _graphs(source: Local, name: str, spec: Mapping[str, Any], offers: pd.DataFrame) -> list[Markup | None]:
+    """Of the first offers what is drawn of their weights, where that is more than their widths."""
+    first = [graphs.drawn(source, name, spec, row, beside=False) for _, row in offers.head(DRAWN).iterrows()]
+    return first + [None] * (len(offers) - len(first))
 
 
 def _target(source: Local, spec: Mapping[str, Any], arms: pd.DataFrame, name: str) -> dict[str, Any]:

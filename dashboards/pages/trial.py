@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboards import figures, numbers, sizing_figures
+from dashboards import figures, graphs, numbers, sizing_figures
 from dashboards.drawing import drawing
 from dashboards.pages import BUSY, Page
 from dashboards.repeating import repeating
@@ -45,16 +45,17 @@ def trial(source: Local, trial_id: int, beside: Sequence[int] | None = None) -> 
         plots["scores"] = figures.scores_over_epochs(own, data["task"])
     if others and row["knob_name"]:
         plots["beside"] = figures.convergence(history, row["arm"], row["knob_name"], curves=len(others) + 1)
-    said = query.said(source.database, trial_id)
+    said, kept = query.said(source.database, trial_id), weights.kept_epochs(source.database, trial_id)
+    graph = graphs.drawn(source, name, spec, row) if row["epoch"] in kept else None
     lines, why = repeating(spec, row.to_dict(), start) if row["epochs"] else ([], "It has no epoch to repeat yet.")
     values = {
         "repeats": "\n".join(lines), "repeats_not": why,
         "here": "trial", "name": name, "row": row.to_dict(), "task": data["task"],
         "score": numbers.score_name(data["task"]),
-        "study": studies_of(source.database, name)[row["arm"]], "kept": weights.kept_epochs(source.database, trial_id),
+        "study": studies_of(source.database, name)[row["arm"]], "kept": kept,
         "changes": changes(own, start), "facts": _facts(row),
         "traceback": said.get("traceback", ""), "environment": _environment(row, said),
-        "drawing": drawing(row["widths"], start, data) if row["widths"] else "", "others": others,
+        "drawing": graph or (drawing(row["widths"], start, data) if row["widths"] else ""), "others": others,
         "running": row["state"] == "RUNNING", "best": row["epoch"] if row["widths"] else None,
         "choices": _choices(everyone, row),
     }  # fmt: skip

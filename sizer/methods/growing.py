@@ -66,8 +66,8 @@ class Growing(Method):
     graphs: ClassVar[bool] = True
     settings: ClassVar = {
         "candidates": 8, "retrained": 3, "starts": 100, "per_round": 1, "rounds": 0, "every": 1, "growth": True,
-        "limit": 0, "keep": 0.0, "activation": "tanh", "reference": "lowest", "optimizer": "adam", "steps": 50, "polish": 0, "batch": 1024,
-        "rate": 1e-3, "sample": 32768,
+        "limit": 0, "keep": 0.0, "activation": "tanh", "reference": "lowest", "optimizer": "adam", "steps": 50,
+        "polish": 0, "batch": 1024, "rate": 1e-3, "sample": 32768,
     }  # fmt: skip
 
     def __init__(
