@@ -28,6 +28,7 @@ from studies import estimate, jobs, path, query, target
 from studies.compare import Comparison, compare_plan, finished
 from studies.crossval import chi_square, over_folds
 from studies.database import open_database
+from studies.equal import equals
 from studies.plan import Plan
 from studies.reading import read_text
 from studies.retrain import Retraining, Trained, best_of
@@ -305,6 +306,8 @@ def print_comparison(out: Console, source: Source, name: str, threshold: float |
     summed = rounds.summary(trials[trials["stage"] == ""], history, data["task"])
     if summed is not None:
         terminal.print_table(out, summed)
+    if found := equals(spec, trials, history):
+        terminal.print_table(out, tables.equals(found, data["task"]))
     if unequal := facts(spec).get("not equal"):
         terminal.print_lines(out, [f"the arms did not train alike: {unequal}"])
 
@@ -396,9 +399,22 @@ def report(source: Source, name: str) -> str:
     about = spec.get("description", ""), facts(spec, data)
     walks = tuple(path.walks(spec))
     wanted = target.by_arm(spec, trials, history)
+    same = equals(spec, trials, history)
     best = None if front.empty else graphs.drawn(source, name, spec, source.best(name))
     return render(
-        name, comparison, trials, history, front, *about, folds, starts(spec, trials), walks, wanted, spec, best or ""
+        name,
+        comparison,
+        trials,
+        history,
+        front,
+        *about,
+        folds,
+        starts(spec, trials),
+        walks,
+        wanted,
+        spec,
+        best or "",
+        same,
     )
 
 

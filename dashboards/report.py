@@ -16,6 +16,7 @@ from dashboards import aims, figures, numbers, rounds, sizing_figures, tables
 from dashboards.page import bullets, page, plot, table
 from sizer.errors import InputError
 from studies.compare import Arm, Comparison, finished, ranked
+from studies.equal import Equal
 from studies.target import Aim
 
 METHOD = """
@@ -61,6 +62,7 @@ def render(
     wanted: Mapping[str, Sequence[Aim]] | None = None,
     spec: Mapping[str, Any] | None = None,
     drawn: str = "",
+    same: Sequence[Equal] = (),
 ) -> str:
     """The report as HTML.
 
@@ -75,6 +77,7 @@ def render(
         walks: arms whose trials are the steps of a path.
         wanted: how far the plan's target is, arm by arm (`studies.target.by_arm`); then `spec` is the plan.
         drawn: HTML of the best network, where more can be drawn of it than its widths.
+        same: sizes at equal validation score (`studies.equal`).
     """
     task = comparison.task
     colours = figures.colours(trials["arm"])
@@ -91,6 +94,7 @@ def render(
         body += [_target(wanted, spec)] if wanted and spec else []
         body += [_distribution(comparison, colours), _expected(comparison)]
         body.append(_size(trials, comparison, colours, walks, bool(counted), drawn))
+        body += [f"<section><h2>As good as</h2>{table(tables.equals(same, task))}</section>"] if same else []
     for place, arm in enumerate(sizing):
         body.append(_sizing(arm, place, trials, history, plots, task))
     known = {arm.name: (starts or {})[arm.name] for arm in sizing if arm.name in (starts or {})}

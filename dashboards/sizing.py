@@ -25,7 +25,9 @@ def size(
         str | None, typer.Option(metavar="TIME", help="At most so long a pass of one sample, instead: 0.2ms, 150us.")
     ] = None,
     widths: Annotated[str | None, typer.Option(metavar="N,...", help="The widths to start from, as 500,300.")] = None,
-    method: Annotated[str, typer.Option(help="How the network is sized.")] = "shrinknets",
+    method: Annotated[
+        str | None, typer.Option(help="How the network is sized: shrinknets, of a graph growing, unless given.")
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of the network that fits, or of a trial.")] = 20,
     trials: Annotated[int | None, typer.Option(min=1, help="Trials at most.")] = None,
     seed: SEED = None,
@@ -57,6 +59,7 @@ def size(
     start = _widths(widths)
     if (file := datasets.file_of(data)) is not None:
         data = datasets.with_file(data, file.expanduser().resolve())
+    method = method or sizing.method_for(network)
     plan = sizing.plan(
         data, network, limits, method=method, widths=start, epochs=epochs, trials=trials, seed=seed, name=name,
     )  # fmt: skip

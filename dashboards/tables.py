@@ -11,6 +11,7 @@ import numpy as np
 from dashboards import numbers
 from studies.compare import Arm, Comparison, Reach
 from studies.crossval import Folds, Test
+from studies.equal import Equal
 
 if TYPE_CHECKING:
     from studies.estimate import ArmEstimate
@@ -88,6 +89,28 @@ def pairs(comparison: Comparison) -> Table:
                 _factor(1 / pair.parameters_ratio),
             )
             for pair in comparison.pairs
+        ),
+    )
+
+
+def equals(found: Sequence[Equal], task: str) -> Table:
+    """Sizes at equal validation score, a row a network of the baselines."""
+    many = len({each.arm for each in found}) > 1
+    return Table(
+        title=f"Parameters at equal validation {_named(task)}; of the graphs the medians over trials",
+        columns=("network", "score", "parameters", "graph", "range", "ratio", "training", "graph's"),
+        rows=tuple(
+            (
+                f"{each.baseline}, {each.number}" + (f" ({each.arm})" if many else ""),
+                _bare(each.score, task),
+                numbers.count(each.parameters),
+                "-" if each.median is None else numbers.count(round(each.median)),
+                "-" if not each.smallest else f"{min(each.smallest):,} .. {max(each.smallest):,}",
+                "-" if each.ratio is None else f"{each.ratio:.2f}",
+                numbers.si(each.flops, "FLOP"),
+                "-" if each.median is None else numbers.si(each.spent, "FLOP"),
+            )
+            for each in found
         ),
     )
 

@@ -13,7 +13,7 @@ from sizer.gates import is_gate
 from sizer.graph import Graph
 from sizer.graph_net import GraphNet
 from sizer.groups import Traced
-from sizer.methods.method import Method
+from sizer.methods.method import Method, misfit
 from sizer.net import ATTACHED, Net
 from sizer.trial import pin_hard_coded
 
@@ -38,8 +38,10 @@ def attach(
         raise InputError(f"round_to must be at least 1, got {round_to}")
     _check_free(module)
     inputs = example_input if isinstance(example_input, tuple) else (example_input,)
-    if isinstance(module, Graph) or method.graphs:
-        net: Net = _graph_net(module, inputs, method, round_to)
+    if why := misfit(type(method), isinstance(module, Graph)):
+        raise InputError(why)
+    if isinstance(module, Graph):
+        net: Net = GraphNet(module, inputs, method, round_to)
         method.prepare(net)
         ATTACHED[module] = weakref.ref(net)
         return net
@@ -56,22 +58,6 @@ def attach(
     method.prepare(net)
     ATTACHED[module] = weakref.ref(net)
     return net
-
-
-def _graph_net(module: nn.Module, inputs: tuple[Any, ...], method: Method, round_to: int) -> Net:
-    """A graph, ready for who sizes graphs, or who sizes nothing.
-
-    Raises:
-        InputError: the method sizes layers, or the network has them.
-    """
-    if not isinstance(module, Graph):
-        raise InputError(
-            f"{method.name} sizes a graph, got a {type(module).__name__}: take the network 'graph', or"
-            " sizer.graph.Graph.of(module) of a layered one"
-        )
-    if method.sizes and not method.graphs:
-        raise InputError(f"{method.name} sizes layers, and a graph has none: take growing, or a layered network")
-    return GraphNet(module, inputs, method, round_to)
 
 
 def _check_free(module: nn.Module) -> None:

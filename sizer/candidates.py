@@ -80,6 +80,16 @@ def losses(graph: Graph, of: Candidates, x: Tensor, y: Tensor, loss: Loss) -> Te
     return total / len(y)
 
 
+@torch.no_grad()
+def losses_without(graph: Graph, gone: Tensor, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
+    """The mean loss over all rows of the graph without some synapses: masks, bool (K, synapses) -> float64 (K,)."""
+    total = torch.zeros(len(gone), dtype=torch.float64, device=x.device)
+    for rows, targets in pieces(graph, len(gone), x, y):
+        own = torch.stack([loss(each, targets) for each in graph.without(rows, gone)])
+        total += own.double() * len(targets)
+    return total / len(y)
+
+
 def pieces(graph: Graph, candidates: int, x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Rows in pieces that fit a processor's memory."""
     size = max(256, ENTRIES // (candidates * (graph.neurons + graph.outputs)))

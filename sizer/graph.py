@@ -184,10 +184,37 @@ class Graph(nn.Module):
             (N, outputs), or (K, N, outputs).
         """
         plan = self._plan()
-        x = input.flatten(1)
-        feeding = x if plan.columns is None else x.index_select(1, plan.columns)
-        sums = plan.inward.product(weight, feeding.t())
+        sums = plan.inward.product(weight, plan.feeding(input))
+        return self._onward(sums, weight, bias, output_bias, input.shape[0])
+
+    def without(self, input: Tensor, gone: Tensor) -> Tensor:
+        """The outputs of candidates that each do without some synapses, and are else as the graph is.
+
+        What inputs give neurons is summed once for all, and corrected by what each is without.
+
+        Args:
+            input: (N, ...).
+            gone: masks, bool (K, synapses).
+
+        Returns:
+            (K, N, outputs).
+        """
+        plan, count = self._plan(), len(gone)
+        block, feeding = plan.inward, plan.feeding(input)
+        base = block.product(self.weight, feeding)
+        sums = base.repeat(count, 1)
+        candidate, synapse = gone.index_select(1, block.synapses).nonzero(as_tuple=True)
+        row, column = block.places[synapse] // block.columns, block.places[synapse] % block.columns
+        missing = self.weight[block.synapses[synapse], None] * feeding.index_select(0, column)
+        sums = sums.index_add(0, candidate * block.rows + row, missing, alpha=-1)
+        weight = self.weight.expand(count, -1).masked_fill(gone, 0)
+        bias, output_bias = (value.expand(count, -1) for value in (self.bias, self.output_bias))
+        return self._onward(sums.view(count, block.rows, -1), weight, bias, output_bias, input.shape[0])
+
+    def _onward(self, sums: Tensor, weight: Tensor, bias: Tensor, output_bias: Tensor, samples: int) -> Tensor:
+        """The outputs, from what inputs give each neuron, level by level."""
         found: list[Tensor] = []
+        plan = self._plan()
         for level in plan.levels:
             own = output_bias if level.last else bias[..., level.first : level.end]
             total = own.unsqueeze(-1)
@@ -198,7 +225,7 @@ class Graph(nn.Module):
                 joined = parts[0] if len(parts) == 1 else torch.cat(parts, -2)
                 total = level.onto.put(total, level.block.product(weight, joined), level.width)
             if level.last:
-                return total.expand(*total.shape[:-1], x.shape[0]).transpose(-1, -2)
+                return total.expand(*total.shape[:-1], samples).transpose(-1, -2)
             found.append(_activated(total, level.kinds))
         raise AssertionError("a graph has outputs")
 
@@ -278,9 +305,11 @@ class _Block:
         chosen, lead = weight.index_select(-1, self.synapses), weight.shape[:-1]
         matrix = chosen.new_zeros(*lead, self.rows * self.columns).index_copy(-1, self.places, chosen)
         matrix = matrix.view(*lead, self.rows, self.columns)
-        if lead and values.dim() == 2:
-            return (matrix.flatten(0, 1) @ values).view(*lead, self.rows, -1)
-        return matrix @ values
+        if values.dim() > 2 or values.is_contiguous():
+            return matrix @ values
+        # Inputs, which lie sample by sample: in this order the product is three times faster.
+        rows = (values.t() @ matrix.view(-1, self.columns).t()).t().contiguous()
+        return rows.view(*lead, self.rows, -1)
 
 
 @dataclass(frozen=True)
@@ -324,6 +353,11 @@ class _Arranged:
     columns: Tensor | None
     inward: _Block
     levels: tuple[_Level, ...]
+
+    def feeding(self, input: Tensor) -> Tensor:
+        """The inputs that feed anything, a row each: (columns, N)."""
+        x = input.flatten(1)
+        return (x if self.columns is None else x.index_select(1, self.columns)).t()
 
     def is_of(self, graph: Graph) -> bool:
         now = (graph.source, graph.target, graph.kind)

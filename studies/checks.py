@@ -55,6 +55,8 @@ def check(plan: Plan) -> None:
             _check_path(where, arm, plan)
         elif sampler not in SAMPLERS:
             raise unknown("sampler", sampler, SAMPLERS)
+        if not own and (why := methods.misfit(methods.method_class(arm.method), not networks.layered(plan.network))):
+            raise InputError(f"{where}: {why}")
         for setting in arm.settings:
             if setting not in methods.method_class(arm.method).settings:
                 raise unknown(f"setting of {arm.method}", setting, methods.method_class(arm.method).settings)

@@ -14,10 +14,11 @@ import optuna
 from torch import nn
 
 import sizer
-from sizer import Epoch, methods
+from sizer import Epoch, methods, networks
 from sizer.checkpoint import load_tensors
 from sizer.datasets import Data
 from sizer.errors import InputError
+from sizer.graph import Graph
 from sizer.training import STATE, weights_file
 from studies.arms import Range
 from studies.path import Schedule, Sized, held, is_over, towards
@@ -64,6 +65,11 @@ def plan(data: str, network: str, limits: Mapping[str, float], *, method: str, e
         fields |= {"trials": TRIALS, "target": budget}
     given = {key: value for key, value in values.items() if value is not None}
     return Plan(data=data, network=network, **{**fields, **given})
+
+
+def method_for(network: str) -> str:
+    """The method that a network is sized by where nobody says which."""
+    return "growing" if network in networks.names() and not networks.layered(network) else "shrinknets"
 
 
 def path_to(method: str, limits: Iterable[str], epochs: int) -> tuple[int, Schedule] | None:
@@ -118,7 +124,7 @@ def size(
     max_params: int | None = None,
     max_flops: int | None = None,
     max_latency: float | None = None,
-    method: str = "shrinknets",
+    method: str | None = None,
     trials: int | None = None,
     epochs: int = 20,
     seed: int = 0,
@@ -140,7 +146,7 @@ def size(
         data: What it is trained on.
         max_params, max_flops, max_latency: The budget, one of them: parameters, FLOPs of a sample's forward pass, or
             milliseconds of that pass, timed on the device that trains.
-        method: One that sizes networks, with `settings`.
+        method: One that sizes networks, with `settings`; shrinknets unless given, and growing of a graph.
         trials: At most so many; 8 of a search and 40 of a path unless given.
         epochs: Of a trial of a search, or of the tuning at the end of a path.
         seed: Of the search and the training of all its trials; step k of a path trains with seed + k.
@@ -156,6 +162,7 @@ def size(
     limits: dict[str, Any] = {kind: [limit] for kind, limit in given.items() if limit is not None}
     if len(limits) != 1:
         raise InputError(f"give one limit, max_params, max_flops or max_latency, not {len(limits)}")
+    method = method or method_for("graph" if isinstance(module, Graph) else "mlp")
     knob = methods.method_class(method).knob
     if knob is None or not methods.method_class(method).sizes:
         raise InputError(f"{method} sizes nothing: take one that does, such as shrinknets")

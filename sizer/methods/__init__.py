@@ -9,9 +9,9 @@ from functools import cache
 from typing import Any
 
 from sizer.errors import InputError, unknown
-from sizer.methods.method import Knob, Method
+from sizer.methods.method import Knob, Method, misfit
 
-__all__ = ["Knob", "Method", "create", "method_class", "names"]
+__all__ = ["Knob", "Method", "create", "method_class", "misfit", "names"]
 
 
 @cache

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sizer.errors import InputError
-from sizer.graph import Graph
 from sizer.groups import Reader
 from sizer.methods.fixed import Fixed
 from sizer.net import Net
@@ -27,6 +26,7 @@ class Dropout(Fixed):
     """
 
     name = "dropout"
+    takes: ClassVar[str] = "layers"
     stacks: ClassVar[bool] = False
     settings: ClassVar = {"rate": 0.5}
 
@@ -37,8 +37,6 @@ class Dropout(Fixed):
         self.rate = rate
 
     def prepare(self, net: Net) -> None:
-        if isinstance(net.module, Graph):
-            raise InputError("dropout drops what layers read, and a graph has none: take fixed, or a layered network")
         readers = {(reader.module, reader.column): reader for group in net.groups for reader in group.readers}
         for reader in readers.values():
             DroppedReading(reader, self.rate)

@@ -13,6 +13,7 @@ class Fixed(Method):
     """A plain network: nothing is added to the loss, and its widths stay."""
 
     name = "fixed"
+    takes: ClassVar[str] = "any"
     sizes: ClassVar[bool] = False
     stacks: ClassVar[bool] = True
 

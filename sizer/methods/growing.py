@@ -63,7 +63,7 @@ class Growing(Method):
     name = "growing"
     knob = Knob("epsilon", 1e-4, 1e-1)
     grows: ClassVar[bool] = True
-    graphs: ClassVar[bool] = True
+    takes: ClassVar[str] = "graph"
     settings: ClassVar = {
         "candidates": 8, "retrained": 3, "starts": 100, "per_round": 1, "rounds": 0, "every": 1, "growth": True,
         "limit": 0, "keep": 0.0, "activation": "tanh", "reference": "lowest", "optimizer": "adam", "steps": 50,
@@ -167,7 +167,7 @@ class Growing(Method):
             if not len(gone):
                 came["ended"] = "none may go"
                 break
-            best = gone[self._losses(net, Candidates.without(graph, gone), x, y).argsort()[: self.retrained]]
+            best = gone[self._losses_without(net, gone, x, y).argsort()[: self.retrained]]
             beside = torch.zeros_like(gone[:1]) if self.reference == "lowest" else gone[:0]
             tried = self._trained(net, Candidates.without(graph, torch.cat((best, beside))), x, y, self.steps)
             after = self._losses(net, tried, x, y).tolist()
@@ -208,6 +208,11 @@ class Growing(Method):
         assert net.loss is not None
         net.spent += net.module.flops()[0] * len(of) * len(x)
         return candidates.losses(net.module, of, x, y, net.loss)
+
+    def _losses_without(self, net: GraphNet, gone: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        assert net.loss is not None
+        net.spent += net.module.flops()[0] * len(gone) * len(x)
+        return candidates.losses_without(net.module, gone, x, y, net.loss)
 
     def _rows(self, net: GraphNet) -> tuple[Tensor, Tensor]:
         """Training rows to measure and train on."""

@@ -74,6 +74,15 @@ class Sized(Protocol):
     def step_sizes(self, parameters: Iterable[Tensor]) -> dict[Tensor, StepSize]: ...
 
 
+def misfit(method: type[Method], graph: bool) -> str:
+    """Why a method cannot have a graph, or a network that is none; empty where it can."""
+    if method.takes == ("layers" if graph else "graph"):
+        needs, has = ("layers", "a graph has none") if graph else ("a graph", "this network has layers")
+        other = "growing, fixed" if graph else "the network 'graph', or sizer.graph.Graph.of(module)"
+        return f"{method.name} needs {needs}, and {has}: take {other}" + (", or a layered network" if graph else "")
+    return ""
+
+
 class Method:
     """Sizes a network while it trains. Stateless but for settings: what belongs to a network stands in its ``Net``.
 
@@ -82,7 +91,7 @@ class Method:
         knob: the one knob, or None for a baseline.
         sizes: whether widths change.
         grows: whether a smaller knob lets a network grow that a larger one has made small.
-        graphs: whether what it sizes is a ``sizer.graph.Graph``, and nothing else.
+        takes: networks that it may have: of ``layers``, a ``graph`` (``sizer.graph.Graph``), or ``any``.
         stacks: whether its formulas serve a ``Stack`` as well, so that it has packs (``sizer.packs``).
         settings: the constants that may be set, with their defaults.
         gate_rate: the gates' learning rate over that of the weights.
@@ -94,7 +103,7 @@ class Method:
     knob: ClassVar[Knob | None] = None
     sizes: ClassVar[bool] = True
     grows: ClassVar[bool] = False
-    graphs: ClassVar[bool] = False
+    takes: ClassVar[str] = "layers"
     stacks: ClassVar[bool] = False
     settings: ClassVar[Mapping[str, Any]] = {}
     gate_rate: float = 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from sizer import networks
-from tests.benchmarks import budgets, loops, memory, paths, served, sizing, surgery, sweeps
+from tests.benchmarks import budgets, graphs, loops, memory, paths, served, sizing, surgery, sweeps
 from tests.benchmarks.row import Row, minus, own, times
 
 _IMAGES = {"fashion_mnist": "", "mnist": "-mnist"}
@@ -182,4 +182,21 @@ _SURGERY = (
         lambda: surgery.gated("lenet", (1, 28, 28), 256, 5), most=1.3),
 )  # fmt: skip
 
-ROWS = {row.name: row for row in (*_LOOPS, *_SIZING, *_SWEEPS, *_PATHS, *_BUDGETS, *_PAGES, *_SURGERY)}
+_SIDE_BY_SIDE = "seconds to {} candidates of a graph on {:,} rows of {}, side by side against one after the other"
+_GRAPHS = (
+    Row("candidates-mnist", "losses of 8 candidates / one by one",
+        _SIDE_BY_SIDE.format("measure 8", graphs.ROWS, "MNIST (784-7-7-10)"),
+        lambda: graphs.measured("mnist", 8), least=3, value=times),
+    Row("candidates-places", "the same, 2-12-12-1 / one by one",
+        _SIDE_BY_SIDE.format("measure 8", graphs.ROWS, "a picture's places (2-12-12-1)"),
+        lambda: graphs.measured("coordinates", 8), value=times),
+    Row("candidates-trained", "training of 3 candidates / one by one",
+        _SIDE_BY_SIDE.format("train 3", graphs.ROWS, "MNIST (784-7-7-10), 50 steps of 1,024"),
+        lambda: graphs.trained("mnist", 3), value=times),
+    Row("removal-round", "a round of removal, 784-7-7-10",
+        "seconds of one round of removal: 8 candidates measured on 32,768 rows of MNIST, 3 of them and the network "
+        "trained by 50 steps of 1,024, and one removed",
+        graphs.removal, most=1, plain=True),
+)  # fmt: skip
+
+ROWS = {row.name: row for row in (*_LOOPS, *_SIZING, *_SWEEPS, *_PATHS, *_BUDGETS, *_PAGES, *_SURGERY, *_GRAPHS)}

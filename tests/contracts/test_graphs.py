@@ -32,7 +32,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """Settings with which a method sizes a small graph in the few epochs of these tests."""
 
 
-@pytest.fixture(params=[name for name in names() if method_class(name).graphs])
+@pytest.fixture(params=[name for name in names() if method_class(name).takes == "graph"])
 def method(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -160,14 +160,14 @@ def test_flops_of_the_candidates_are_counted(method: str) -> None:
 def test_layers_and_graphs_have_methods_of_their_own(method: str) -> None:
     data: Data = digits()
     mlp = networks.build("mlp", data.input_shape, data.outputs, [5])
-    with pytest.raises(InputError, match=r"sizes a graph, got a Sequential: take the network 'graph'"):
+    with pytest.raises(InputError, match=r"needs a graph, and this network has layers: take the network 'graph'"):
         sizer.attach(mlp, data.x_train[:2], create(method, 1e-2))
     graph = networks.build("graph", data.input_shape, data.outputs, [5])
     for other in names():
         knob = method_class(other).knob
-        if other in {"fixed", "fixed-l2"}:
+        if method_class(other).takes == "any":
             sizer.attach(graph, data.x_train[:2], create(other)).finish()
-        elif not method_class(other).graphs:
+        elif method_class(other).takes == "layers":
             with pytest.raises(InputError, match="a graph has none"):
                 sizer.attach(graph, data.x_train[:2], create(other, None if knob is None else knob.low))
 

@@ -31,7 +31,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """Settings with which a method sizes the small networks in the few epochs of these tests."""
 RATES = {"group-sparsity": 1e-2}
 """Learning rates of whole runs, where 5e-4 cannot take a whole unit to zero in as few steps as they have here."""
-SIZING = [name for name in names() if method_class(name).sizes and not method_class(name).graphs]
+SIZING = [name for name in names() if method_class(name).sizes and method_class(name).takes == "layers"]
 LAYERED = [name for name in networks.names() if networks.layered(name)]
 STRUCTURE = [(method, name) for name in LAYERED for method in SIZING
              if name in TRAINED or method in {"shrinknets", "auto-sizing"}]  # fmt: skip

@@ -83,6 +83,20 @@ def test_candidates_side_by_side_are_what_each_is_alone(graph: Graph, count: int
 
 @quickly
 @given(graphs(), st.data())
+def test_candidates_without_synapses_are_what_each_is_alone(graph: Graph, data: st.DataObject) -> None:
+    x, count = torch.randn(5, graph.inputs), data.draw(st.integers(1, 3))
+    gone = torch.tensor(data.draw(st.lists(
+        st.lists(st.booleans(), min_size=graph.synapses, max_size=graph.synapses), min_size=count, max_size=count
+    )))  # fmt: skip
+    found = graph.without(x, gone)
+    for at in range(count):
+        alone = copy.deepcopy(graph)
+        alone.weight.data[gone[at]] = 0
+        torch.testing.assert_close(found[at], alone(x), rtol=1e-4, atol=1e-5)
+
+
+@quickly
+@given(graphs(), st.data())
 def test_synapses_of_weight_0_go_and_the_outputs_stay(graph: Graph, data: st.DataObject) -> None:
     net, x = attached(graph), torch.randn(5, graph.inputs)
     gone = data.draw(st.sets(st.integers(0, graph.synapses - 1), min_size=1))
