@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sizer import usercode
+from sizer import networks, usercode
+from sizer.methods import method_class
 from studies.path import walks
 
 
 def repeating(
-    spec: Mapping[str, Any], row: Mapping[Any, Any], start: Mapping[str, int] | None
+    spec: Mapping[str, Any], row: Mapping[Any, Any], start: Mapping[Any, int] | None
 ) -> tuple[list[str], str]:
     """Lines of Python that train the trial again, to the same figures on a CPU of the same kind; else why not.
 
@@ -26,6 +27,14 @@ def repeating(
         return [], "Its network or its data is a function of one's own."
     if spec.get("folds") or spec.get("samples"):
         return [], "It was trained in cross-validation, on a part of the data."
+    if spec["network"] in networks.names() and not networks.layered(spec["network"]):
+        if not method_class(row["method"]).sizes:
+            return (
+                [],
+                "Its history has neurons and synapses; the layers that it was drawn with are Optuna's parameters.",
+            )
+        given = arm.get("start") or spec.get("widths") or networks.default_widths(spec["network"])
+        start = dict(enumerate(given)) if isinstance(given, list | tuple) else None
     sized = start is not None
     widths = list((start if start is not None else row["widths"]).values())
     if not widths:

@@ -230,7 +230,11 @@ class Graph(nn.Module):
         raise AssertionError("a graph has outputs")
 
     def flops(self) -> tuple[int, int]:
-        """FLOPs of one sample, two a synapse: forward; and with the gradients of weights and of neurons' outputs."""
+        """FLOPs of one sample, two a synapse: forward; and with the gradients of weights and of neurons' outputs.
+
+        The products that a level is computed by have zeros where neurons and sources that have synapses do not have one
+        with each other; these are not counted.
+        """
         behind = int((self.source >= self.inputs).sum())
         forward = 2 * self.synapses
         return forward, 2 * forward + 2 * behind

@@ -57,6 +57,11 @@ def check(plan: Plan) -> None:
             raise unknown("sampler", sampler, SAMPLERS)
         if not own and (why := methods.misfit(methods.method_class(arm.method), not networks.layered(plan.network))):
             raise InputError(f"{where}: {why}")
+        if not own and not networks.layered(plan.network) and arm.taken is not None and arm.taken.mean_of is not None:
+            raise InputError(
+                f"{where}: {arm.taken.mean_of} ends with neurons and synapses, and no widths of layers to take: give a"
+                " range, or {cut = 0}"
+            )
         for setting in arm.settings:
             if setting not in methods.method_class(arm.method).settings:
                 raise unknown(f"setting of {arm.method}", setting, methods.method_class(arm.method).settings)

@@ -6,6 +6,7 @@ import base64
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from dashboards import commands, graphs
 from dashboards.pages.evaluation import evaluation
 from dashboards.pages.knob import knob
 from dashboards.pages.trial import trial
+from dashboards.repeating import repeating
 from dashboards.source import Local
 from sizer import Architecture, datasets, networks
 from sizer.graph import Graph
@@ -80,6 +82,23 @@ def test_a_picture_stands_beside_what_the_network_makes_of_it(tmp_path: Path) ->
     assert np.abs(first - second).max() <= 2
     assert graphs.pictures(module, architecture, "coordinates@gone.png") is None
     assert graphs.pictures(module, architecture, "mnist") is None
+
+
+def test_the_lines_of_a_graphs_trial_train_it_again(swept: Local) -> None:
+    spec, trials = swept.spec("slope"), swept.trials("slope")
+    row = trials[trials["arm"] == "growing"].iloc[1]
+    lines, why = repeating(spec, row.to_dict(), None)
+    assert why == ""
+    told: dict[str, Any] = {}
+    with torch.random.fork_rng():
+        exec("\n".join(lines[:-1]), told)
+    history = query.history(swept.database, "slope", [row["trial_id"]])
+    columns = ["val_loss", "test_accuracy", "parameters", "training_flops"]
+    again = [[getattr(epoch, column) for column in columns] for epoch in told["run"].history]
+    assert again == history[columns].to_numpy().tolist()
+    fixed = trials[trials["arm"] == "fixed"].iloc[0].to_dict()
+    assert repeating(spec, fixed, None) == ([], "Its history has neurons and synapses; the layers that it was drawn with"
+                                            " are Optuna's parameters.")  # fmt: skip
 
 
 def test_pages_and_report_draw_the_graph(swept: Local) -> None:

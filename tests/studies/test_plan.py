@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sizer.errors import InputError
 from studies import presets
@@ -183,6 +184,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
      "arms.fixed.match is for arms that size themselves"),
     ({"arms": {"fixed": {**FIXED, "learning_rate": [1e-3]}}}, "a grid of rates needs one network to try them on"),
     ({"arms": {"fixed": {**FIXED, "epochs": 0}}}, "arms.fixed.epochs: should be greater than or equal to 1, got 0"),
+    ({"network": "graph"}, "arms.shrinknets: shrinknets needs layers, and a graph has none: take growing, fixed"),
+    ({"arms": {"growing": {}}}, "arms.growing: growing needs a graph, and this network has layers: take the network"),
+    ({"network": "graph", "arms": {"dropout": FIXED}}, "arms.dropout: dropout needs layers, and a graph has none"),
+    ({"network": "graph", "arms": {"growing": {}, "fixed": {"widths": {"mean_of": "growing"}}}},
+     "arms.fixed: growing ends with neurons and synapses, and no widths of layers"),
+    ({"network": "graph", "arms": {"growing": {"epsilon": {"low": 0, "high": 1}}}},
+     "arms.growing.epsilon.low: should be greater than 0, got 0"),
+    ({"data": "coordinates@gone.png"}, "no data file at gone.png"),
 ]  # fmt: skip
 
 
@@ -192,6 +201,18 @@ def test_what_makes_no_sense_is_refused_in_one_line(values: dict[str, Any], says
         small_plan(**values)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_picture_is_looked_for_beside_its_plan_and_known_by_its_content(tmp_path: Path) -> None:
+    Image.new("L", (20, 20), 9).save(tmp_path / "photo.png")
+    (tmp_path / "mine.toml").write_text(
+        'name = "mine"\ndata = "coordinates@photo.png"\nnetwork = "graph"\nepochs = 2\ntrials = 1\n[arms.growing]\n'
+    )
+    (plan,) = read_plan(tmp_path / "mine.toml")
+    assert plan.data == f"coordinates@{tmp_path / 'photo.png'}"
+    before = plan.spec()
+    Image.new("L", (20, 20), 8).save(tmp_path / "photo.png")
+    assert differences(before, read_plan(tmp_path / "mine.toml")[0].spec())[0].startswith("data_sha256: was")
 
 
 def test_unknown_sources_list_what_there_is(tmp_path: Path) -> None:
