@@ -31,7 +31,7 @@ def repeating(
         if not method_class(row["method"]).sizes:
             return (
                 [],
-                "Its history has neurons and synapses; the layers that it was drawn with are Optuna's parameters.",
+                "Its history has neurons and synapses; the layers that it had are Optuna's parameters.",
             )
         given = arm.get("start") or spec.get("widths") or networks.default_widths(spec["network"])
         start = dict(enumerate(given)) if isinstance(given, list | tuple) else None
