@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
 from dashboards import commands, graphs
@@ -24,11 +25,13 @@ from sizer.graph import Graph
 from studies import query
 from studies.database import open_database
 from studies.plan import Plan
+from tests.dashboards.browsers import chromium, needed, opened
+from tests.dashboards.served import READ, served
 from tests.dashboards.swept import sweep_here
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Local:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small picture, really learned."""
     folder = tmp_path_factory.mktemp("graphs")
     pixels = np.add.outer(np.arange(40) * 3, np.arange(50) * 2).astype(np.uint8)
@@ -39,6 +42,11 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Local:
         arms={"growing": {"settings": {"steps": 3, "starts": 5}}, "fixed": {"widths": {"low": 3, "high": 6}}},
     )  # fmt: skip
     sweep_here(plan, folder / "sizer.db")
+    return folder
+
+
+@pytest.fixture
+def swept(folder: Path) -> Local:
     return Local(open_database(folder / "sizer.db"))
 
 
@@ -110,3 +118,20 @@ def test_pages_and_report_draw_the_graph(swept: Local) -> None:
     for text, drawn, pictured in zip(texts, (1, 1, 0, 1), (1, 0, 0, 1), strict=True):
         assert ('aria-label="Graph: ' in text) == drawn
         assert ("What the network makes of it" in text) == pictured
+
+
+@pytest.mark.alone
+@needed
+@pytest.mark.parametrize(("width", "scheme"), [(400, "dark"), (1400, "light")])
+def test_its_page_fits_its_window_and_is_accessible(folder: Path, swept: Local, width: int, scheme: str) -> None:
+    best = int(query.best(swept.database, "slope")["trial_id"])
+    with chromium() as browser, served(folder / "sizer.db") as server, opened(browser, width, scheme) as found:
+        for path in (f"/trial/{best}", "/evaluation/slope"):
+            found.page.goto(f"{server.url}{path}?token={READ}")
+            found.until("[...document.querySelectorAll('.drawing[id]')].every(p => p.querySelector('.trace path'))")
+            found.until("[...document.images].every(image => image.naturalWidth > 0)")
+            assert found.page.locator("svg.architecture circle").count() > 4
+            assert found.page.evaluate("document.documentElement.scrollWidth") <= width
+            result = Axe().run(found.page)
+            assert result.violations_count == 0, result.generate_report()
+        assert found.complaints == []
