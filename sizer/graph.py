@@ -117,7 +117,7 @@ class Graph(nn.Module):
         """The graph of a layered network, with the same outputs: of Linear layers, with activations between them.
 
         Raises:
-            UnsupportedNetworkError: it has something else, or no neuron.
+            UnsupportedNetworkError: it has something else, or no neuron, or its forward() does more.
         """
         parts = [part for part in module.modules() if not list(part.children())]
         parts = [part for part in parts if not isinstance(part, nn.Flatten | nn.Dropout)]
@@ -146,6 +146,10 @@ class Graph(nn.Module):
             graph.bias.copy_(torch.cat(biases[:-1]))
             graph.output_bias.copy_(biases[-1])
             graph.kind.copy_(torch.tensor([KINDS.index(kind) for kind in kinds]))
+        if not _alike(graph, module):
+            raise UnsupportedNetworkError(
+                f"the forward() of this {type(module).__name__} does more than its layers, one after the other"
+            )
         return graph
 
     @property
@@ -418,6 +422,24 @@ class _Arranged:
         made_of = tuple((value, value._version) for value in (graph.source, graph.target, graph.kind))
         every = len(columns) == inputs
         return cls(made_of, None if every else here(columns), block, tuple(levels))
+
+
+@torch.no_grad()
+def _alike(graph: Graph, module: nn.Module) -> bool:
+    """Whether a layered network gives what the graph made of it does; its mode is left as it was."""
+    training = [child for child in module.modules() if child.training]
+    module.eval()
+    try:
+        with torch.random.fork_rng():
+            x = torch.randn(4, graph.inputs)
+        given = module(x)
+    except (RuntimeError, ValueError, IndexError, TypeError):
+        return False
+    finally:
+        for child in training:
+            child.training = True
+    found = graph(x)
+    return isinstance(given, Tensor) and given.shape == found.shape and torch.allclose(given, found, 1e-3, 1e-4)
 
 
 def distinct(places: Tensor) -> Tensor:

@@ -133,7 +133,8 @@ def fit(
     if not 0 <= settle <= epochs:
         raise InputError(f"settle must be from 0 to {epochs}, the epochs, got {settle}")
     if (max_params or max_flops) and (method.grows or not method.sizes):
-        raise InputError(f"max_params and max_flops end removal, but {method.name} removes nothing: leave them out")
+        what = "grows" if method.grows else "removes nothing"
+        raise InputError(f"max_params and max_flops end removal, but {method.name} {what}: leave them out")
     device = torch.device(device)
     with random_states(device):
         seed_all(seed, 0)

@@ -189,9 +189,22 @@ def test_any_mlp_becomes_a_graph_with_the_same_outputs() -> None:
     assert cost.parameters(Graph.layered(784, 10, [7, 7])) == 5631
 
 
+class Skipping(nn.Module):
+    """Layers that are not all that its forward() does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.second(x + self.first(x))
+        return result
+
+
 @pytest.mark.parametrize(
     ("module", "line"),
     [
+        (Skipping(), "does more than its layers"),
         (nn.Sequential(nn.Conv1d(1, 2, 3), nn.Linear(3, 1)), "got a Conv1d"),
         (nn.Sequential(nn.Linear(3, 2)), "2 or more Linear layers"),
         (nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 1), nn.Tanh()), "leave out what follows"),

@@ -139,7 +139,7 @@ def test_a_network_that_is_small_enough_stays_as_it_is(
     assert fit(**limit, folder=tmp_path / "run").net.settling, "a run that goes on sees it, too"
 
 
-@pytest.mark.parametrize("method", ["auto-sizing", "fixed"])
-def test_what_does_not_shrink_has_no_size_to_stop_at(method: str, data: Data) -> None:
-    with pytest.raises(InputError, match=f"but {method} removes nothing: leave them out"):
+@pytest.mark.parametrize(("method", "what"), [("auto-sizing", "grows"), ("fixed", "removes nothing")])
+def test_what_does_not_shrink_has_no_size_to_stop_at(method: str, what: str, data: Data) -> None:
+    with pytest.raises(InputError, match=f"but {method} {what}: leave them out"):
         sizer.fit(module(data), data, create(method, METHODS.get(method)), epochs=2, max_params=100)
