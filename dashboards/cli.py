@@ -301,7 +301,7 @@ def best(
 def retrain(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What `sizer best --out` wrote.")],
     data: Annotated[
-        str | None, typer.Option(metavar="DATA", help="A data set, an .npz file or MODULE:FUNCTION.")
+        str | None, typer.Option(metavar="DATA", help="A data set, also NAME@PICTURE, an .npz file or MODULE:FUNCTION.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of each seed.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How often, with seeds from 0.")] = 5,

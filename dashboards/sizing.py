@@ -13,7 +13,9 @@ from sizer.errors import InputError
 
 
 def size(
-    data: Annotated[str, typer.Option(metavar="DATA", help="A data set, an .npz file or MODULE:FUNCTION.")],
+    data: Annotated[
+        str, typer.Option(metavar="DATA", help="A data set, also NAME@PICTURE, an .npz file or MODULE:FUNCTION.")
+    ],
     network: Annotated[str, typer.Option(metavar="NETWORK", help="A network, or MODULE:FUNCTION.")] = "mlp",
     max_params: Annotated[
         str | None, typer.Option(metavar="N", help="At most so many parameters: 5000, 100k, 1.5M.")
