@@ -54,7 +54,9 @@ class Equal:
         return None if self.median is None else self.parameters / self.median
 
 
-def equals(spec: Mapping[str, Any], trials: pd.DataFrame, history: pd.DataFrame) -> list[Equal]:
+def equals(
+    spec: Mapping[str, Any], trials: pd.DataFrame, history: pd.DataFrame, epochs: int | None = None
+) -> list[Equal]:
     """Each baseline network that no smaller one matches, by parameters, against every arm that sizes graphs.
 
     A trial of a baseline counts with its best validation epoch. One of the arm passes through many sizes: it counts
@@ -64,17 +66,20 @@ def equals(spec: Mapping[str, Any], trials: pd.DataFrame, history: pd.DataFrame)
         spec: The plan, as `studies.plan.Plan.spec` gives it.
         trials: One row a trial, as `studies.query.trials` gives them.
         history: One row a trial and epoch, as `studies.query.history` does.
+        epochs: Of the baselines only so many count, where they were trained longer.
     """
     kinds = {name: method_class(arm["method"]) for name, arm in spec["arms"].items() if "stage" not in arm}
     done = finished(trials)
-    fixed = done[done["arm"].isin([name for name, kind in kinds.items() if not kind.sizes])]
+    ids = done.loc[done["arm"].isin([name for name, kind in kinds.items() if not kind.sizes]), "trial_id"]
+    fixed = history[history["trial_id"].isin(ids)]
+    fixed = fixed if epochs is None else fixed[fixed["epoch"] <= epochs]
+    fixed = fixed.sort_values(["val_accuracy", "epoch"], ascending=[False, True]).groupby("trial_id").head(1)
     fixed = fixed.sort_values(["parameters", "val_accuracy"], ascending=[True, False])
     best, rows = -math.inf, []
     for row in fixed.to_dict("records"):
         if row["val_accuracy"] > best:
             best = row["val_accuracy"]
             rows.append(row)
-    ends = history.merge(fixed[["trial_id", "epoch"]], on=["trial_id", "epoch"]).set_index("trial_id")
     found = []
     for name in (name for name, kind in kinds.items() if kind.takes == "graph"):
         ids = done.loc[done["arm"] == name, "trial_id"]
@@ -84,7 +89,7 @@ def equals(spec: Mapping[str, Any], trials: pd.DataFrame, history: pd.DataFrame)
             found.append(
                 Equal(
                     name, row["arm"], row["number"], row["val_accuracy"], int(row["parameters"]),
-                    float(ends.loc[row["trial_id"], "training_flops"]), tuple(map(int, there["parameters"])), len(ids),
+                    float(row["training_flops"]), tuple(map(int, there["parameters"])), len(ids),
                     float(there["training_flops"].median()) if len(there) else None,
                 )
             )  # fmt: skip

@@ -20,7 +20,15 @@ def frames(*trials: tuple[str, int, list[tuple[int, float]]]) -> tuple[pd.DataFr
              "parameters": own[best][0], "val_accuracy": own[best][1], "test_accuracy": own[best][1]}
         )  # fmt: skip
         epochs += [
-            {"trial_id": at, "epoch": k + 1, "parameters": size, "val_accuracy": score, "training_flops": 1e6 * (k + 1)}
+            {
+                "trial_id": at,
+                "arm": arm,
+                "number": number,
+                "epoch": k + 1,
+                "parameters": size,
+                "val_accuracy": score,
+                "training_flops": 1e6 * (k + 1),
+            }
             for k, (size, score) in enumerate(own)
         ]
     return pd.DataFrame(rows), pd.DataFrame(epochs)
@@ -47,6 +55,12 @@ def test_each_baseline_that_no_smaller_one_matches_is_a_row() -> None:
     assert table.rows[0][2:6] == ("50", "35", "25 .. 60", "1.43")
     assert table.rows[1][3:6] == ("-", "40 .. 40", "-")
     assert table.rows[2][3:8] == ("-", "-", "-", "1.00 MFLOP", "-")
+
+
+def test_baselines_may_be_cut_to_as_many_epochs() -> None:
+    trials, history = frames(("growing", 0, [(20, 0.5), (30, 0.6)]), ("layered", 0, [(50, 0.45), (50, 0.6), (50, 0.7)]))
+    cut = [(each.score, each.median) for each in (equals(SPEC, trials, history, epochs)[0] for epochs in (1, 2, None))]
+    assert cut == [(0.45, 20.0), (0.6, 30.0), (0.7, None)]
 
 
 def test_who_sizes_layers_has_no_such_rows() -> None:
