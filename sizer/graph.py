@@ -332,7 +332,7 @@ class _Onto:
         if self.rows is None:
             return total + product
         whole = total.expand(*product.shape[:-2], width, product.shape[-1])
-        return whole.index_add(-2, self.rows, product)
+        return whole.index_add(-2, self.rows, product.to(whole.dtype))  # under autocast products are shorter
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Interrupted(Exception):
 
 def run(
     method: str, factor: float = 1.0, seed: int = 0, epochs: int = 4, folder: Path | None = None,
-    stop_after: int | None = None, **settings: Any,
+    stop_after: int | None = None, precision: str = "float32", **settings: Any,
 ) -> Run:  # fmt: skip
     data, knob = digits(), method_class(method).knob
     assert knob is not None
@@ -56,7 +56,16 @@ def run(
     graph = networks.build("graph", data.input_shape, data.outputs, [6, 5])
     made = create(method, (knob.low * knob.high) ** 0.5 * factor, **{**SETTINGS[method], **settings})
     return sizer.fit(
-        graph, data, made, epochs=epochs, batch_size=32, learning_rate=3e-3, seed=seed, folder=folder, on_epoch=on_epoch
+        graph,
+        data,
+        made,
+        epochs=epochs,
+        batch_size=32,
+        learning_rate=3e-3,
+        seed=seed,
+        folder=folder,
+        on_epoch=on_epoch,
+        precision=precision,
     )
 
 
@@ -82,6 +91,14 @@ def test_it_sizes_and_learns(method: str) -> None:
     assert len({tuple(each.values()) for each in widths}) > 2
     assert result.history[-1].val_accuracy > 0.6
     graph_of(result).check()
+
+
+def test_it_sizes_alike_in_lower_precision(method: str) -> None:
+    there, here = run(method, precision="bfloat16"), run(method)
+    assert all(parameter.dtype == torch.float32 for parameter in graph_of(there).parameters())
+    for one, other in zip(there.history, here.history, strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, rel=0.1)
+        assert one.widths["synapses"] == pytest.approx(other.widths["synapses"], rel=0.2)
 
 
 def test_4_what_is_left_is_a_plain_module_that_runs_elsewhere(method: str, tmp_path: Path) -> None:

@@ -69,6 +69,15 @@ def test_it_computes_what_its_synapses_say(graph: Graph) -> None:
 
 
 @quickly
+@given(graphs())
+def test_it_computes_the_same_in_lower_precision(graph: Graph) -> None:
+    x = torch.randn(5, graph.inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = graph(x)
+    torch.testing.assert_close(found.float(), graph(x), rtol=0.1, atol=0.2)
+
+
+@quickly
 @given(graphs(), st.integers(1, 4))
 def test_candidates_side_by_side_are_what_each_is_alone(graph: Graph, count: int) -> None:
     x, y = torch.randn(5, graph.inputs), torch.randn(5, graph.outputs)
