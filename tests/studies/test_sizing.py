@@ -10,6 +10,7 @@ import studies
 from sizer import cost, networks
 from sizer.datasets import load
 from sizer.errors import InputError
+from sizer.graph import Graph
 from studies import sizing
 from studies.path import Schedule
 
@@ -104,3 +105,16 @@ def test_a_wish_makes_a_plan() -> None:
     assert (walked.name, walked.draws_by("auto-sizing"), walked.trials) == ("path-digits-mlp", "path", 5)
     with pytest.raises(InputError, match="give one limit, not 2: params and flops"):
         sizing.plan("digits", "mlp", {"params": 2000, "flops": 3000}, method="shrinknets", epochs=3)
+
+
+def test_a_graph_is_sized_by_growing_unless_another_method_is_named() -> None:
+    data = load("coordinates", samples=1500)
+    torch.manual_seed(0)
+    graph = networks.build("graph", data.input_shape, 1, [4, 4])
+    found = sizing.size(graph, data, max_params=36, epochs=2, trials=3, settings={"steps": 2, "starts": 5})
+    assert isinstance(found.module, Graph)
+    found.module.check()
+    assert cost.parameters(found.module) == found.epoch.parameters <= 36
+    assert cost.parameters(graph) == 37
+    with pytest.raises(InputError, match="shrinknets needs layers, and a graph has none"):
+        sizing.size(graph, data, max_params=36, method="shrinknets")
