@@ -28,7 +28,7 @@ from studies import estimate, jobs, path, query, target
 from studies.compare import Comparison, compare_plan, finished
 from studies.crossval import chi_square, over_folds
 from studies.database import open_database
-from studies.equal import equals
+from studies.equal import cuts, equals
 from studies.plan import Plan
 from studies.reading import read_text
 from studies.retrain import Retraining, Trained, best_of
@@ -306,8 +306,8 @@ def print_comparison(out: Console, source: Source, name: str, threshold: float |
     summed = rounds.summary(trials[trials["stage"] == ""], history, data["task"])
     if summed is not None:
         terminal.print_table(out, summed)
-    if found := equals(spec, trials, history):
-        terminal.print_table(out, tables.equals(found, data["task"]))
+    for content in _equals(spec, trials, history, data["task"]):
+        terminal.print_table(out, content)
     if unequal := facts(spec).get("not equal"):
         terminal.print_lines(out, [f"the arms did not train alike: {unequal}"])
 
@@ -399,7 +399,7 @@ def report(source: Source, name: str) -> str:
     about = spec.get("description", ""), facts(spec, data)
     walks = tuple(path.walks(spec))
     wanted = target.by_arm(spec, trials, history)
-    same = equals(spec, trials, history)
+    same = _equals(spec, trials, history, data["task"])
     best = None if front.empty else graphs.drawn(source, name, spec, source.best(name))
     return render(
         name,
@@ -416,6 +416,12 @@ def report(source: Source, name: str) -> str:
         best or "",
         same,
     )
+
+
+def _equals(spec: Mapping[str, Any], trials: pd.DataFrame, history: pd.DataFrame, task: str) -> list[tables.Table]:
+    """Sizes at equal score, where an arm sizes graphs: of baselines trained as long, and to their end."""
+    found = [(epochs, equals(spec, trials, history, epochs)) for epochs in cuts(spec)]
+    return [tables.equals(each, task, epochs) for epochs, each in found if each]
 
 
 def _print_written(out: Console, folder: Path) -> None:

@@ -16,7 +16,6 @@ from dashboards import aims, figures, numbers, rounds, sizing_figures, tables
 from dashboards.page import bullets, page, plot, table
 from sizer.errors import InputError
 from studies.compare import Arm, Comparison, finished, ranked
-from studies.equal import Equal
 from studies.target import Aim
 
 METHOD = """
@@ -62,7 +61,7 @@ def render(
     wanted: Mapping[str, Sequence[Aim]] | None = None,
     spec: Mapping[str, Any] | None = None,
     drawn: str = "",
-    same: Sequence[Equal] = (),
+    same: Sequence[tables.Table] = (),
 ) -> str:
     """The report as HTML.
 
@@ -94,7 +93,7 @@ def render(
         body += [_target(wanted, spec)] if wanted and spec else []
         body += [_distribution(comparison, colours), _expected(comparison)]
         body.append(_size(trials, comparison, colours, walks, bool(counted), drawn))
-        body += [f"<section><h2>As good as</h2>{table(tables.equals(same, task))}</section>"] if same else []
+        body += [f"<section><h2>Equally good</h2>{''.join(map(table, same))}</section>"] if same else []
     for place, arm in enumerate(sizing):
         body.append(_sizing(arm, place, trials, history, plots, task))
     known = {arm.name: (starts or {})[arm.name] for arm in sizing if arm.name in (starts or {})}

@@ -93,11 +93,12 @@ def pairs(comparison: Comparison) -> Table:
     )
 
 
-def equals(found: Sequence[Equal], task: str) -> Table:
-    """Sizes at equal validation score, a row a network of the baselines."""
+def equals(found: Sequence[Equal], task: str, epochs: int | None = None) -> Table:
+    """Sizes at equal validation score, a row a network of the baselines, of which so many epochs count."""
     many = len({each.arm for each in found}) > 1
     return Table(
-        title=f"Parameters at equal validation {_named(task)}; of the graphs the medians over trials",
+        title=f"Parameters at equal validation {_named(task)}, graphs' medians; layered ones after "
+        + ("all their epochs" if epochs is None else f"{epochs} epochs, as graphs"),
         columns=("network", "score", "parameters", "graph", "range", "ratio", "training", "graph's"),
         rows=tuple(
             (

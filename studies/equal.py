@@ -54,6 +54,17 @@ class Equal:
         return None if self.median is None else self.parameters / self.median
 
 
+def cuts(spec: Mapping[str, Any]) -> list[int | None]:
+    """To how many epochs the baselines are cut, one comparison each: as many as the graphs have, and not at all."""
+    epochs = {name: int(arm.get("epochs", spec["epochs"])) for name, arm in spec["arms"].items() if "stage" not in arm}
+    kinds = {name: method_class(spec["arms"][name]["method"]) for name in epochs}
+    graphs = [epochs[name] for name, kind in kinds.items() if kind.takes == "graph"]
+    others = [epochs[name] for name, kind in kinds.items() if not kind.sizes]
+    if not graphs or not others:
+        return []
+    return [min(graphs), None] if max(others) > min(graphs) else [None]
+
+
 def equals(
     spec: Mapping[str, Any], trials: pd.DataFrame, history: pd.DataFrame, epochs: int | None = None
 ) -> list[Equal]:

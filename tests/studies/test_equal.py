@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from dashboards import tables
-from studies.equal import equals
+from studies.equal import cuts, equals
 
 SPEC = {"arms": {"growing": {"method": "growing"}, "layered": {"method": "fixed"}}}
 
@@ -61,6 +61,13 @@ def test_baselines_may_be_cut_to_as_many_epochs() -> None:
     trials, history = frames(("growing", 0, [(20, 0.5), (30, 0.6)]), ("layered", 0, [(50, 0.45), (50, 0.6), (50, 0.7)]))
     cut = [(each.score, each.median) for each in (equals(SPEC, trials, history, epochs)[0] for epochs in (1, 2, None))]
     assert cut == [(0.45, 20.0), (0.6, 30.0), (0.7, None)]
+
+
+def test_baselines_that_are_trained_longer_are_compared_twice() -> None:
+    arms = {"growing": {"method": "growing"}, "layered": {"method": "fixed", "epochs": 400}}
+    assert cuts({"epochs": 60, "arms": arms}) == [60, None]
+    assert cuts({"epochs": 400, "arms": arms}) == [None]
+    assert cuts({"epochs": 60, "arms": {"layered": arms["layered"]}}) == []
 
 
 def test_who_sizes_layers_has_no_such_rows() -> None:
