@@ -26,7 +26,7 @@ SYNAPSES, NODES = 1_500, 24
 """Synapses that are drawn at most, the strongest; inputs that are drawn one by one."""
 SIDE = 320
 """Pixels of a picture's longer side."""
-_TALL, _TOP, _RADIUS = 150, 26, 7
+_TALL, _TALLEST, _TOP, _RADIUS = 150, 420, 26, 6
 
 
 def drawn(
@@ -67,7 +67,7 @@ def drawing(graph: Graph) -> Markup:
     columns += [[inputs + at for at in range(graph.neurons) if levels[at] == level] for level in range(max(levels) + 1)]
     columns += [list(range(end, end + graph.outputs))]
     most = max(len(column) for column in columns)
-    step, tall = max(44, min(120, 860 // len(columns))), _TOP * 2 + max(_TALL, 24 * most)
+    step, tall = max(44, min(120, 860 // len(columns))), _TOP * 2 + max(_TALL, min(24 * most, _TALLEST))
     wide = step * len(columns)
     at: dict[int, tuple[float, float]] = {}
     for place, column in enumerate(columns):
