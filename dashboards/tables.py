@@ -94,14 +94,15 @@ def pairs(comparison: Comparison) -> Table:
 
 
 def equals(found: Sequence[Equal], task: str, epochs: int | None = None) -> Table:
-    """Sizes of one arm at equal validation score, a row a network of the baselines, of which so many epochs count."""
+    """Sizes at equal validation score, a row a network of the baselines, of which so many epochs count."""
+    many = len({each.arm for each in found}) > 1
     return Table(
-        title=f"{found[0].arm}: parameters at equal validation {_named(task)}, medians; baselines after "
-        + ("all their epochs" if epochs is None else f"{epochs} epochs, as it has"),
-        columns=("baseline", "score", "parameters", "ours", "range", "ratio", "training", "ours"),
+        title=f"Parameters at equal validation {_named(task)}, graphs' medians; layered ones after "
+        + ("all their epochs" if epochs is None else f"{epochs} epochs, as graphs"),
+        columns=("network", "score", "parameters", "graph", "range", "ratio", "training", "graph's"),
         rows=tuple(
             (
-                f"{each.baseline}, {each.number}",
+                f"{each.baseline}, {each.number}" + (f" ({each.arm})" if many else ""),
                 _bare(each.score, task),
                 numbers.count(each.parameters),
                 "-" if each.median is None else numbers.count(round(each.median)),
