@@ -421,7 +421,8 @@ def report(source: Source, name: str) -> str:
 def _equals(spec: Mapping[str, Any], trials: pd.DataFrame, history: pd.DataFrame, task: str) -> list[tables.Table]:
     """Sizes at equal score, where an arm sizes graphs: of baselines trained as long, and to their end."""
     found = [(epochs, equals(spec, trials, history, epochs)) for epochs in cuts(spec)]
-    return [tables.equals(each, task, epochs) for epochs, each in found if each]
+    arms = [(epochs, arm, each) for epochs, each in found for arm in dict.fromkeys(one.arm for one in each)]
+    return [tables.equals([one for one in each if one.arm == arm], task, epochs) for epochs, arm, each in arms]
 
 
 def _print_written(out: Console, folder: Path) -> None:

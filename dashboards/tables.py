@@ -94,15 +94,14 @@ def pairs(comparison: Comparison) -> Table:
 
 
 def equals(found: Sequence[Equal], task: str, epochs: int | None = None) -> Table:
-    """Sizes at equal validation score, a row a network of the baselines, of which so many epochs count."""
-    many = len({each.arm for each in found}) > 1
+    """Sizes of one arm at equal validation score, a row a network of the baselines, of which so many epochs count."""
     return Table(
-        title=f"Parameters at equal validation {_named(task)}, graphs' medians; layered ones after "
-        + ("all their epochs" if epochs is None else f"{epochs} epochs, as graphs"),
-        columns=("network", "score", "parameters", "graph", "range", "ratio", "training", "graph's"),
+        title=f"{found[0].arm}: parameters at equal validation {_named(task)}, medians; baselines after "
+        + ("all their epochs" if epochs is None else f"{epochs} epochs, as it has"),
+        columns=("baseline", "score", "parameters", "ours", "range", "ratio", "training", "ours"),
         rows=tuple(
             (
-                f"{each.baseline}, {each.number}" + (f" ({each.arm})" if many else ""),
+                f"{each.baseline}, {each.number}",
                 _bare(each.score, task),
                 numbers.count(each.parameters),
                 "-" if each.median is None else numbers.count(round(each.median)),

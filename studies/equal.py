@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sizer.methods import method_class
+from sizer.methods import Method, method_class
 from studies.compare import finished
 
 
@@ -55,14 +55,13 @@ class Equal:
 
 
 def cuts(spec: Mapping[str, Any]) -> list[int | None]:
-    """To how many epochs the baselines are cut, one comparison each: as many as the graphs have, and not at all."""
-    epochs = {name: int(arm.get("epochs", spec["epochs"])) for name, arm in spec["arms"].items() if "stage" not in arm}
-    kinds = {name: method_class(spec["arms"][name]["method"]) for name in epochs}
-    graphs = [epochs[name] for name, kind in kinds.items() if kind.takes == "graph"]
-    others = [epochs[name] for name, kind in kinds.items() if not kind.sizes]
+    """To how many epochs the baselines are cut, one comparison each: as many as graphs have, and not at all."""
+    kinds = _kinds(spec)
+    graphs = [_epochs(spec, name) for name, kind in kinds.items() if kind.takes == "graph"]
+    others = [_epochs(spec, name) for name, kind in kinds.items() if not kind.sizes]
     if not graphs or not others:
         return []
-    return [min(graphs), None] if max(others) > min(graphs) else [None]
+    return [*sorted({own for own in graphs if own < max(others)}), None]
 
 
 def equals(
@@ -77,9 +76,9 @@ def equals(
         spec: The plan, as `studies.plan.Plan.spec` gives it.
         trials: One row a trial, as `studies.query.trials` gives them.
         history: One row a trial and epoch, as `studies.query.history` does.
-        epochs: Of the baselines only so many count, where they were trained longer.
+        epochs: Of the baselines only so many count, and arms that have no more; all unless given.
     """
-    kinds = {name: method_class(arm["method"]) for name, arm in spec["arms"].items() if "stage" not in arm}
+    kinds = _kinds(spec)
     done = finished(trials)
     ids = done.loc[done["arm"].isin([name for name, kind in kinds.items() if not kind.sizes]), "trial_id"]
     fixed = history[history["trial_id"].isin(ids)]
@@ -92,7 +91,8 @@ def equals(
             best = row["val_accuracy"]
             rows.append(row)
     found = []
-    for name in (name for name, kind in kinds.items() if kind.takes == "graph"):
+    graphs = [name for name, kind in kinds.items() if kind.takes == "graph"]
+    for name in (name for name in graphs if epochs is None or _epochs(spec, name) <= epochs):
         ids = done.loc[done["arm"] == name, "trial_id"]
         own = history[history["trial_id"].isin(ids)].sort_values(["parameters", "epoch"])
         for row in rows:
@@ -105,3 +105,11 @@ def equals(
                 )
             )  # fmt: skip
     return found
+
+
+def _kinds(spec: Mapping[str, Any]) -> dict[str, type[Method]]:
+    return {name: method_class(arm["method"]) for name, arm in spec["arms"].items() if "stage" not in arm}
+
+
+def _epochs(spec: Mapping[str, Any], arm: str) -> int:
+    return int(spec["arms"][arm].get("epochs", spec["epochs"]))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from dashboards import tables
 from studies.equal import cuts, equals
 
-SPEC = {"arms": {"growing": {"method": "growing"}, "layered": {"method": "fixed"}}}
+SPEC: dict[str, Any] = {"epochs": 1, "arms": {"growing": {"method": "growing"}, "layered": {"method": "fixed"}}}
 
 
 def frames(*trials: tuple[str, int, list[tuple[int, float]]]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -67,6 +69,11 @@ def test_baselines_that_are_trained_longer_are_compared_twice() -> None:
     arms = {"growing": {"method": "growing"}, "layered": {"method": "fixed", "epochs": 400}}
     assert cuts({"epochs": 60, "arms": arms}) == [60, None]
     assert cuts({"epochs": 400, "arms": arms}) == [None]
+    both = {"epochs": 60, "arms": {**arms, "long": {"method": "growing", "epochs": 400}}}
+    assert cuts(both) == [60, None]
+    trials, history = frames(("growing", 0, [(20, 0.5)]), ("long", 0, [(30, 0.5)]), ("layered", 0, [(50, 0.45)]))
+    assert [each.arm for each in equals(both, trials, history, 60)] == ["growing"]
+    assert [each.arm for each in equals(both, trials, history)] == ["growing", "long"]
     assert cuts({"epochs": 60, "arms": {"layered": arms["layered"]}}) == []
 
 
