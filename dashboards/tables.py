@@ -96,9 +96,9 @@ def pairs(comparison: Comparison) -> Table:
 def equals(found: Sequence[Equal], task: str, epochs: int | None = None) -> Table:
     """Sizes of one arm at equal validation score, a row a network of the baselines, of which so many epochs count."""
     return Table(
-        title=f"{found[0].arm}: parameters at equal validation {_named(task)}, medians; baselines after "
-        + ("all their epochs" if epochs is None else f"{epochs} epochs, as it has"),
-        columns=("baseline", "score", "parameters", "ours", "range", "ratio", "training", "ours"),
+        title=f"{found[0].arm}: median parameters at equal validation {_named(task)}; baselines "
+        + ("in full" if epochs is None else f"cut to {epochs} epochs"),
+        columns=("baseline", "score", "params", "ours", "range", "ratio", "FLOPs", "ours"),
         rows=tuple(
             (
                 f"{each.baseline}, {each.number}",
@@ -107,8 +107,8 @@ def equals(found: Sequence[Equal], task: str, epochs: int | None = None) -> Tabl
                 "-" if each.median is None else numbers.count(round(each.median)),
                 "-" if not each.smallest else f"{min(each.smallest):,} .. {max(each.smallest):,}",
                 "-" if each.ratio is None else f"{each.ratio:.2f}",
-                numbers.si(each.flops, "FLOP"),
-                "-" if each.median is None else numbers.si(each.spent, "FLOP"),
+                numbers.si(each.flops),
+                "-" if each.median is None else numbers.si(each.spent),
             )
             for each in found
         ),

@@ -56,7 +56,7 @@ def test_each_baseline_that_no_smaller_one_matches_is_a_row() -> None:
     table = tables.equals(found, "regression")
     assert table.rows[0][2:6] == ("50", "35", "25 .. 60", "1.43")
     assert table.rows[1][3:6] == ("-", "40 .. 40", "-")
-    assert table.rows[2][3:8] == ("-", "-", "-", "1.00 MFLOP", "-")
+    assert table.rows[2][3:8] == ("-", "-", "-", "1.00 M", "-")
 
 
 def test_baselines_may_be_cut_to_as_many_epochs() -> None:
