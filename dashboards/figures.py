@@ -238,9 +238,11 @@ def convergence(history: pd.DataFrame, arm: str, knob_name: str, curves: int = 5
     rows = history[(history["arm"] == arm) & history["knob"].notna()]
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06)
     chosen = across_knob(rows, curves)
+    alike = rows[rows["trial_id"].isin(chosen)].groupby("trial_id")["knob"].first().duplicated().any()
     for place, trial_id in enumerate(chosen):
         run = rows[rows["trial_id"] == trial_id].sort_values("epoch")
         knob = numbers.knob(float(run["knob"].iloc[0]))
+        called = f"{knob} (trial {run['number'].iloc[0]})" if alike else knob
         style = {
             "color": knob_colour(place / max(1, len(chosen) - 1)),
             "width": 2.2,
@@ -258,8 +260,8 @@ def convergence(history: pd.DataFrame, arm: str, knob_name: str, curves: int = 5
             "marker": {"color": style["color"], "size": 7},
             "text": labels,
             "hoverinfo": "text",
-            "legendgroup": knob,
-            "name": knob,
+            "legendgroup": called,
+            "name": called,
         }
         units = [sum(widths.values()) for widths in run["widths"]]
         figure.add_trace(go.Scatter(y=units, **shared), row=1, col=1)

@@ -114,7 +114,7 @@ def drawing(graph: Graph) -> Markup:
 
 def _bowed(x1: float, y1: float, x2: float, y2: float, step: float) -> float:
     """Where the middle of a synapse is drawn to: off the neurons that it passes."""
-    passed = (x2 - x1) / step - 1
+    passed = min((x2 - x1) / step - 1, 7)
     return (y1 + y2) / 2 + (14 * passed if y1 >= y2 else -14 * passed)
 
 

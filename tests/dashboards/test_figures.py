@@ -113,6 +113,13 @@ def test_convergence_shows_knobs_across_the_whole_range() -> None:
     assert len(figure.data) == 10
 
 
+def test_convergence_tells_trials_of_one_knob_apart() -> None:
+    _, history = evaluation(trials=3)
+    alike = history.assign(knob=history["knob"].where(history["arm"] != "shrinknets", 2e-3))
+    names = [trace.name for trace in figures.convergence(alike, "shrinknets", "lambda").data[::2]]
+    assert names == [f"2.00e-3 (trial {number})" for number in range(3)]
+
+
 def test_convergence_counts_the_units_of_all_layers() -> None:
     _, history = evaluation(trials=1, epochs=3)
     run = history[history["arm"] == "shrinknets"]
