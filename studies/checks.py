@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sizer import datasets, methods, networks
+from sizer.datasets import Data
 from sizer.errors import InputError, unknown
 from sizer.passes import PRECISIONS
 from sizer.training import OPTIMIZERS
@@ -77,6 +78,22 @@ def check(plan: Plan) -> None:
     if plan.target is not None and not plan.aiming:
         raise InputError("target: no arm looks for sizes: add one whose method sizes itself, such as shrinknets")
     _check_pruners(plan)
+
+
+def check_starts(plan: Plan, data: Data) -> None:
+    """Whether the arms that size graphs may start from the plan's.
+
+    Raises:
+        InputError: One may not; the line names the arm.
+    """
+    for name, arm in plan.arms.items():
+        if methods.method_class(arm.method).takes == "graph" and plan.code("network") is None:
+            method = methods.create(arm.method, arm.first_knob, **arm.settings)
+            start = arm.start if isinstance(arm.start, list) else plan.widths
+            try:
+                method.check_start(plan.build(data.input_shape, data.outputs, start))
+            except InputError as error:
+                raise InputError(f"arms.{name}: {error}") from None
 
 
 def _check_path(where: str, arm: Arm, plan: Plan) -> None:

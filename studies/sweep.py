@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from sizer.datasets import Data
 from sizer.errors import InputError
-from studies import luggage, packing, target
+from studies import checks, luggage, packing, target
 from studies.artifacts import elsewhere, files_of, looked_at
 from studies.attempts import left as left_over
 from studies.database import Database, locate
@@ -110,6 +110,7 @@ def run(
         whole = plan.read()
         data = plan.part(whole)
         target.check(plan, data)
+        checks.check_starts(plan, data)
         shared = looked_at(opened, None if fresh else plan.name, files)
     joined = cluster.connected(address, cpus_per_trial, gpus_per_trial, shared) if address else nullcontext()
     stop = _Stop(began + timeout if timeout else None, workers.Halt)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sizer import candidates, cost
 from sizer.candidates import Candidates
@@ -116,10 +116,13 @@ class Growing(Method):
         self.activation, self.reference, self.optimizer = activation, reference, optimizer
         self.steps, self.polish, self.batch, self.rate, self.sample = steps, polish, batch, rate, sample
 
-    def prepare(self, net: Net) -> None:
-        has = cost.parameters(net.module)
+    def check_start(self, module: nn.Module) -> None:
+        has = cost.parameters(module)
         if self.limit and self.limit <= has:
             raise InputError(f"limit of growing must be over the {has:,} parameters of the start, got {self.limit:,}")
+
+    def prepare(self, net: Net) -> None:
+        self.check_start(net.module)
         net.notes["growing"] = {"start": _graph(net).synapses, "done": False, "epochs": []}
 
     def before_epoch(self, net: Net) -> None:

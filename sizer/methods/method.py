@@ -132,6 +132,13 @@ class Method:
             InputError: it ends before; says from how many epochs on it does not.
         """
 
+    def check_start(self, module: nn.Module) -> None:
+        """Whether its settings bear the network that it is to start from.
+
+        Raises:
+            InputError: they do not.
+        """
+
     def prepare(self, net: Net) -> None:
         """Inserts gates and first values."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -11,8 +13,9 @@ from sizer import cost, networks
 from sizer.datasets import load
 from sizer.errors import InputError
 from sizer.graph import Graph
-from studies import sizing
+from studies import sizing, sweep
 from studies.path import Schedule
+from tests.studies.sweeps import Seen, small_plan
 
 DATA = load("digits")
 RANGE = {"low": 1e-3, "high": 1e-1}
@@ -118,3 +121,11 @@ def test_a_graph_is_sized_by_growing_unless_another_method_is_named() -> None:
     assert cost.parameters(graph) == 37
     with pytest.raises(InputError, match="shrinknets needs layers, and a graph has none"):
         sizing.size(graph, data, max_params=36, method="shrinknets")
+
+
+def test_a_limit_under_the_start_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    arms = {"growing": {"settings": {"limit": 20}}}
+    plan = small_plan(data="coordinates", network="graph", widths=[4, 4], samples=500, arms=arms)
+    with pytest.raises(InputError, match="arms.growing: limit of growing must be over the 37 parameters of the start"):
+        sweep.run(plan, tmp_path / "sizer.db", watch=Seen())
+    assert list(tmp_path.iterdir()) == []
