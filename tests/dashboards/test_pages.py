@@ -26,7 +26,7 @@ name = "watched"
 data = "digits"
 network = "mlp"
 widths = [60, 30]
-epochs = 25
+epochs = 100
 trials = 5
 batch_size = 64
 
