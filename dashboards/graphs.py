@@ -20,7 +20,8 @@ from sizer import Architecture, datasets, networks
 from sizer.architecture import fill
 from sizer.datasets import coordinates, picture
 from sizer.errors import SizerError
-from sizer.graph import KINDS, Graph
+from sizer.graph import Graph
+from sizer.levels import KINDS
 
 SYNAPSES, NODES = 1_500, 24
 """Synapses that are drawn at most, the strongest; inputs that are drawn one by one."""

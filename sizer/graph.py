@@ -7,7 +7,6 @@ layered. What is left of a level's synapses is computed as one product over the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -15,14 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from sizer.errors import InputError, UnsupportedNetworkError, unknown
+from sizer.levels import ACTIVATIONS, KINDS, Levels, activated, check, levels_of, renumbered
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "linear": torch.clone, "tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid,
-    "selu": torch.selu,
-}  # fmt: skip
-"""What a neuron may do with its sum; its place here is its code in `Graph.kind`."""
-KINDS = tuple(ACTIVATIONS)
-"""Their names by that code."""
 _MODULES: dict[type | None, str] = {
     nn.Identity: "linear", nn.Tanh: "tanh", nn.ReLU: "relu", nn.Sigmoid: "sigmoid", nn.SELU: "selu",
 }  # fmt: skip
@@ -72,7 +65,7 @@ class Graph(nn.Module):
             if name not in ACTIVATIONS:
                 raise unknown("activation", name, ACTIVATIONS)
         pairs = torch.tensor(synapses, dtype=torch.int64).reshape(-1, 2)
-        _check(pairs, inputs, len(given), outputs)
+        check(pairs, inputs, len(given), outputs)
         order = levels_of(pairs, inputs, len(given)).argsort(stable=True)
         source, target = (renumbered(pairs[:, at], inputs, order) for at in (0, 1))
         at = (target * (inputs + len(given)) + source).argsort()
@@ -87,7 +80,7 @@ class Graph(nn.Module):
             self.register_parameter(name, nn.Parameter(torch.zeros(length)))
         for name, value in (("source", source), ("target", target), ("kind", kind)):
             self.register_buffer(name, value)
-        self._arranged: _Arranged | None = None
+        self._arranged: Levels | None = None
 
     @classmethod
     def blank(cls, inputs: int, outputs: int, neurons: int, synapses: int) -> Graph:
@@ -230,7 +223,7 @@ class Graph(nn.Module):
                 total = level.onto.put(total, level.block.product(weight, joined), level.width)
             if level.last:
                 return total.expand(*total.shape[:-1], samples).transpose(-1, -2)
-            found.append(_activated(total, level.kinds))
+            found.append(activated(total, level.kinds))
         raise AssertionError("a graph has outputs")
 
     def flops(self) -> tuple[int, int]:
@@ -255,7 +248,7 @@ class Graph(nn.Module):
             InputError: as the constructor; or neurons and synapses stand in another order than they do in a graph.
         """
         pairs = torch.stack((self.source, self.target), 1).cpu()
-        _check(pairs, self.inputs, self.neurons, self.outputs)
+        check(pairs, self.inputs, self.neurons, self.outputs)
         levels = levels_of(pairs, self.inputs, self.neurons)
         places = pairs[:, 1] * (self.inputs + self.neurons) + pairs[:, 0]
         if bool((levels.diff() < 0).any()) or bool((places.diff() <= 0).any()):
@@ -281,147 +274,11 @@ class Graph(nn.Module):
             self._plan()
         return self
 
-    def _plan(self) -> _Arranged:
+    def _plan(self) -> Levels:
         """How it is computed; anew where its synapses have changed, whoever changed them."""
         if self._arranged is None or not (torch.compiler.is_compiling() or self._arranged.is_of(self)):
-            self._arranged = _Arranged.of(self)
+            self._arranged = Levels.of(self)
         return self._arranged
-
-
-def _activated(total: Tensor, kinds: tuple[tuple[str, Tensor | None], ...]) -> Tensor:
-    """A level's outputs: of each activation the rows that have it, None for all."""
-    if len(kinds) == 1:
-        return ACTIVATIONS[kinds[0][0]](total)
-    result = total
-    for name, rows in kinds:
-        assert rows is not None
-        result = result.index_copy(-2, rows, ACTIVATIONS[name](total.index_select(-2, rows)))
-    return result
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Synapses as a matrix of the neurons and the sources that have any."""
-
-    synapses: Tensor
-    places: Tensor
-    rows: int
-    columns: int
-
-    def product(self, weight: Tensor, values: Tensor) -> Tensor:
-        """(..., synapses of the graph) by (columns, N), or by (K, columns, N) -> (..., rows, N)."""
-        chosen, lead = weight.index_select(-1, self.synapses), weight.shape[:-1]
-        matrix = chosen.new_zeros(*lead, self.rows * self.columns).index_copy(-1, self.places, chosen)
-        matrix = matrix.view(*lead, self.rows, self.columns)
-        if values.dim() > 2 or values.is_contiguous():
-            return matrix @ values
-        # Inputs, which lie sample by sample: in this order the product is three times faster.
-        rows = (values.t() @ matrix.view(-1, self.columns).t()).t().contiguous()
-        return rows.view(*lead, self.rows, -1)
-
-
-@dataclass(frozen=True)
-class _Onto:
-    """Which rows of a level a product has: ``rows``, None for all; ``first`` to ``end`` of a product of all levels."""
-
-    rows: Tensor | None
-    first: int = 0
-    end: int = 0
-
-    def put(self, total: Tensor, product: Tensor, width: int) -> Tensor:
-        if self.rows is None:
-            return total + product
-        whole = total.expand(*product.shape[:-2], width, product.shape[-1])
-        return whole.index_add(-2, self.rows, product.to(whole.dtype))  # under autocast products are shorter
-
-
-@dataclass(frozen=True)
-class _Level:
-    """Neurons that wait for none of each other, or the outputs."""
-
-    first: int
-    end: int
-    last: bool
-    fed: _Onto | None
-    block: _Block | None
-    onto: _Onto
-    sources: tuple[tuple[int, Tensor | None], ...]
-    kinds: tuple[tuple[str, Tensor | None], ...]
-
-    @property
-    def width(self) -> int:
-        return self.end - self.first
-
-
-@dataclass(frozen=True)
-class _Arranged:
-    """What follows from the synapses: the levels, and of which products they are sums."""
-
-    made_of: tuple[tuple[Tensor, int], ...]
-    columns: Tensor | None
-    inward: _Block
-    levels: tuple[_Level, ...]
-
-    def feeding(self, input: Tensor) -> Tensor:
-        """The inputs that feed anything, a row each: (columns, N)."""
-        x = input.flatten(1)
-        return (x if self.columns is None else x.index_select(1, self.columns)).t()
-
-    def is_of(self, graph: Graph) -> bool:
-        now = (graph.source, graph.target, graph.kind)
-        return all(a is b and b._version == was for (a, was), b in zip(self.made_of, now, strict=True))
-
-    @classmethod
-    def of(cls, graph: Graph) -> _Arranged:
-        device, inputs, neurons = graph.source.device, graph.inputs, graph.neurons
-        source, target, kind = graph.source.cpu(), graph.target.cpu() - inputs, graph.kind.cpu()
-        of_level = torch.tensor([*graph.levels(), 2**31])
-        starts = [0, *[int(at) + 1 for at in of_level[:neurons].diff().nonzero()[:, 0]], neurons]
-        bounds = [*pairwise(starts), (neurons, neurons + graph.outputs)]
-
-        def here(places: Tensor) -> Tensor:
-            return places.to(device)
-
-        inward = source < inputs
-        columns, rows = distinct(source[inward]), distinct(target[inward])
-        block = _Block(
-            here(inward.nonzero()[:, 0]),
-            here(torch.searchsorted(rows, target[inward]) * len(columns) + torch.searchsorted(columns, source[inward])),
-            len(rows), len(columns),
-        )  # fmt: skip
-        levels: list[_Level] = []
-        for first, end in bounds:
-            inside = (target >= first) & (target < end)
-            direct = rows[(rows >= first) & (rows < end)]
-            begin = int(torch.searchsorted(rows, torch.tensor(first)))
-            fed = None
-            if len(direct):
-                fed = _Onto(None if len(direct) == end - first else here(direct - first), begin, begin + len(direct))
-            behind, taken, parts = inside & ~inward, distinct(source[inside & ~inward] - inputs), []
-            for at, (low, high) in enumerate(bounds[: len(levels)]):
-                own = taken[(taken >= low) & (taken < high)]
-                if len(own):
-                    parts.append((at, None if len(own) == high - low else here(own - low)))
-            reached = distinct(target[behind])
-            inner = None
-            if len(reached):
-                places = torch.searchsorted(reached, target[behind]) * len(taken)
-                places += torch.searchsorted(taken, source[behind] - inputs)
-                inner = _Block(here(behind.nonzero()[:, 0]), here(places), len(reached), len(taken))
-            levels.append(
-                _Level(
-                    first, end, first == neurons, fed, inner,
-                    _Onto(None if len(reached) == end - first else here(reached - first)), tuple(parts),
-                    tuple(
-                        (KINDS[code], None if (kind[first:end] == code).all() else
-                         here((kind[first:end] == code).nonzero()[:, 0]))
-                        for code in distinct(kind[first:end]).tolist()
-                    ),
-                )
-            )  # fmt: skip
-        made_of = tuple((value, value._version) for value in (graph.source, graph.target, graph.kind))
-        every = len(columns) == inputs
-        return cls(made_of, None if every else here(columns), block, tuple(levels))
 
 
 @torch.no_grad()
@@ -440,85 +297,3 @@ def _alike(graph: Graph, module: nn.Module) -> bool:
             child.training = True
     found = graph(x)
     return isinstance(given, Tensor) and given.shape == found.shape and torch.allclose(given, found, 1e-3, 1e-4)
-
-
-def distinct(places: Tensor) -> Tensor:
-    """Each place once, in rising order."""
-    result: Tensor = places.unique()  # type: ignore[no-untyped-call]  # torch has no types for it
-    return result
-
-
-def renumbered(places: Tensor, inputs: int, order: Tensor) -> Tensor:
-    """Places after neurons are put in another order: ``order[i]`` is the neuron that comes to stand i-th."""
-    to = torch.empty_like(order)
-    to[order] = torch.arange(len(order))
-    result = places.clone()
-    neurons = (places >= inputs) & (places < inputs + len(order))
-    result[neurons] = inputs + to[places[neurons] - inputs]
-    return result
-
-
-def levels_of(pairs: Tensor, inputs: int, neurons: int) -> Tensor:
-    """Of each neuron the length of the longest way to it over neurons, int64 (neurons,).
-
-    Args:
-        pairs: (from, to) of each synapse, int64 (synapses, 2).
-        inputs, neurons: how many.
-
-    Raises:
-        InputError: there is a cycle; the message names it.
-    """
-    inner = pairs[(pairs[:, 0] >= inputs) & (pairs[:, 1] < inputs + neurons)] - inputs
-    level = torch.zeros(neurons, dtype=torch.int64)
-    for _ in range(neurons + 1):
-        if not len(inner):
-            return level
-        after = level.scatter_reduce(0, inner[:, 1], level[inner[:, 0]] + 1, "amax")
-        if torch.equal(after, level):
-            return level
-        level = after
-    raise InputError(f"a graph must have no cycle, got {' -> '.join(map(str, _cycle(inner, inputs)))}")
-
-
-def _cycle(inner: Tensor, inputs: int) -> list[int]:
-    """A cycle, as places, its first again at its end."""
-    feeders: dict[int, list[int]] = {}
-    for source, target in inner.tolist():
-        feeders.setdefault(target, []).append(source)
-    while thin := [t for t, sources in feeders.items() if not any(s in feeders for s in sources)]:
-        feeders = {t: sources for t, sources in feeders.items() if t not in thin}
-    way = [next(iter(feeders))]
-    while way[-1] not in way[:-1]:
-        way.append(next(s for s in feeders[way[-1]] if s in feeders))
-    return [inputs + at for at in reversed(way[way.index(way[-1]) :])]
-
-
-def _check(pairs: Tensor, inputs: int, neurons: int, outputs: int) -> None:
-    """Refuses what is no graph that computes something.
-
-    Raises:
-        InputError: see ``Graph``.
-    """
-    if min(inputs, neurons, outputs) < 1:
-        raise InputError(f"a graph needs 1 or more inputs, neurons and outputs, got {inputs}, {neurons} and {outputs}")
-    end = inputs + neurons
-    for source, target in pairs[(pairs[:, 0] < 0) | (pairs[:, 0] >= end)].tolist():
-        raise InputError(f"a synapse starts at an input or a neuron, 0 to {end - 1}, got {source} -> {target}")
-    for source, target in pairs[(pairs[:, 1] < inputs) | (pairs[:, 1] >= end + outputs)].tolist():
-        raise InputError(
-            f"a synapse ends at a neuron or an output, {inputs} to {end + outputs - 1}, got {source} -> {target}"
-        )
-    seen: set[tuple[int, int]] = set()
-    for source, target in pairs.tolist():
-        if (source, target) in seen:
-            raise InputError(f"a synapse must be there once, got {source} -> {target} twice")
-        seen.add((source, target))
-    levels_of(pairs, inputs, neurons)
-    fed, feeds = set(pairs[:, 1].tolist()), set(pairs[:, 0].tolist())
-    for place in range(inputs, end + outputs):
-        if place not in fed:
-            kind = "neuron" if place < end else "output"
-            raise InputError(f"a graph must be connected: nothing feeds {kind} {place}; give it a synapse")
-    for place in range(inputs, end):
-        if place not in feeds:
-            raise InputError(f"a graph must be connected: neuron {place} feeds nothing; give it a synapse")

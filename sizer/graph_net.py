@@ -10,8 +10,9 @@ from torch import Tensor
 
 from sizer.dimensions import Atom
 from sizer.errors import InputError, unknown
-from sizer.graph import ACTIVATIONS, KINDS, Graph, levels_of, renumbered
+from sizer.graph import Graph
 from sizer.groups import Group, Groups, Slot, TensorRef
+from sizer.levels import ACTIVATIONS, KINDS, levels_of, renumbered
 from sizer.methods.method import Method
 from sizer.net import Net
 

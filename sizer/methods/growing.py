@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from sizer import candidates, cost
 from sizer.candidates import Candidates
 from sizer.errors import InputError, unknown
-from sizer.graph import ACTIVATIONS, Graph
+from sizer.graph import Graph
 from sizer.graph_net import GraphNet, survives
+from sizer.levels import ACTIVATIONS
 from sizer.methods.method import Knob, Method
 from sizer.net import Net
 

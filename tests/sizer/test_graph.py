@@ -15,8 +15,9 @@ import sizer
 from sizer import cost, networks
 from sizer.candidates import Candidates, losses
 from sizer.errors import InputError, UnsupportedNetworkError
-from sizer.graph import ACTIVATIONS, KINDS, Graph
+from sizer.graph import Graph
 from sizer.graph_net import GraphNet, survives
+from sizer.levels import ACTIVATIONS, KINDS
 from sizer.methods import create
 
 quickly = settings(max_examples=60, deadline=None)
