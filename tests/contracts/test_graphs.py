@@ -7,11 +7,9 @@ asked: the paper starts a neuron with weights that are not 0, as its gradients w
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -25,6 +23,7 @@ from sizer.graph import Graph
 from sizer.methods import create, method_class, names
 from sizer.training import Run, weights_file
 from tests.sizer.digit_images import digits
+from tests.sizer.elsewhere import in_onnx
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "growing": {"steps": 5, "batch": 64, "per_round": 8, "sample": 200, "starts": 5, "rounds": 6}
@@ -112,13 +111,7 @@ def test_4_what_is_left_is_a_plain_module_that_runs_elsewhere(method: str, tmp_p
     program = torch.export.export(module, (data.x_val[:4],), dynamic_shapes=({0: batch},))
     with torch.no_grad():
         torch.testing.assert_close(program.module()(data.x_val[:9]), before)
-    file = tmp_path / "network.onnx"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of the exporter's own dependencies
-        warnings.simplefilter("ignore", FutureWarning)
-        torch.onnx.export(program, (), str(file), dynamo=True, verbose=False, optimize=False)
-    (given,) = onnxruntime.InferenceSession(str(file)).run(None, {"input": data.x_val[:9].numpy()})
-    torch.testing.assert_close(torch.from_numpy(given), before, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(in_onnx(program, data.x_val[:9], tmp_path), before, rtol=1e-4, atol=1e-4)
 
 
 def test_5_two_runs_with_one_seed_are_equal_to_the_bit(method: str) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
@@ -22,6 +20,7 @@ from sizer.methods import create, method_class, names
 from sizer.methods.activity import SOURCES
 from sizer.training import Run, weights_file
 from tests.sizer.digit_images import WIDTHS, pictures
+from tests.sizer.elsewhere import in_onnx
 
 TRAINED = ["mlp", "lenet", "das-conv"]
 """Networks on which whole runs are repeated; for the others they would take minutes."""
@@ -294,13 +293,7 @@ def test_a_finished_network_is_exported_and_runs_elsewhere(network: str, tmp_pat
     net.remove(next(iter(net.widths)), [1])
     before, module = outputs(net, data), net.finish().eval()
     program = torch.export.export(module, (data.x_val[:2],))
-    file = tmp_path / "network.onnx"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of the exporter's own dependencies
-        warnings.simplefilter("ignore", FutureWarning)
-        torch.onnx.export(program, (), str(file), dynamo=True, verbose=False, optimize=False)
-    (result,) = onnxruntime.InferenceSession(str(file)).run(None, {"input": data.x_val[:2].numpy()})
-    assert_same(torch.from_numpy(result), before[:2], tolerance=1e-4)
+    assert_same(in_onnx(program, data.x_val[:2], tmp_path), before[:2], tolerance=1e-4)
 
 
 def run(

@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 import sizer
@@ -54,3 +55,13 @@ def sweep_here(plan: Plan, path: Path, trials: int | None = None) -> None:
             )
             driver.end(member["trial_id"], run.status, run.reason)
     database.close()
+
+
+def assert_repeated(lines: list[str], history: pd.DataFrame) -> None:
+    """Runs what a trial's page says repeats it: its epochs are the same to the bit."""
+    told: dict[str, Any] = {}
+    with torch.random.fork_rng():
+        exec("\n".join(lines[:-1]), told)
+    columns = ["val_loss", "test_accuracy", "parameters", "training_flops"]
+    again = [[getattr(epoch, column) for column in columns] for epoch in told["run"].history]
+    assert again == history[columns].to_numpy().tolist()

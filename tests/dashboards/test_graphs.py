@@ -6,7 +6,6 @@ import base64
 import io
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +26,7 @@ from studies.database import open_database
 from studies.plan import Plan
 from tests.dashboards.browsers import chromium, needed, opened
 from tests.dashboards.served import READ, served
-from tests.dashboards.swept import sweep_here
+from tests.dashboards.swept import assert_repeated, sweep_here
 
 
 @pytest.fixture(scope="module")
@@ -97,13 +96,7 @@ def test_the_lines_of_a_graphs_trial_train_it_again(swept: Local) -> None:
     row = trials[trials["arm"] == "growing"].iloc[1]
     lines, why = repeating(spec, row.to_dict(), None)
     assert why == ""
-    told: dict[str, Any] = {}
-    with torch.random.fork_rng():
-        exec("\n".join(lines[:-1]), told)
-    history = query.history(swept.database, "slope", [row["trial_id"]])
-    columns = ["val_loss", "test_accuracy", "parameters", "training_flops"]
-    again = [[getattr(epoch, column) for column in columns] for epoch in told["run"].history]
-    assert again == history[columns].to_numpy().tolist()
+    assert_repeated(lines, query.history(swept.database, "slope", [row["trial_id"]]))
     fixed = trials[trials["arm"] == "fixed"].iloc[0].to_dict()
     lines, why = repeating(spec, fixed, None)
     assert (lines, "the layers that it had are Optuna's parameters" in why) == ([], True)

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from dashboards.repeating import repeating
 from dashboards.source import Local
 from dashboards.starts import starts
 from studies import query
 from studies.database import open_database
-from tests.dashboards.swept import small_plan
+from tests.dashboards.swept import assert_repeated, small_plan
 
 
 @pytest.mark.parametrize(("arm", "number"), [("shrinknets", 1), ("fixed", 0)])
@@ -23,13 +22,7 @@ def test_the_lines_train_the_trial_again(trained: Path, arm: str, number: int) -
     row = trials[(trials["arm"] == arm) & (trials["number"] == number)].iloc[0]
     lines, why = repeating(spec, row.to_dict(), starts(spec, trials).get(arm))
     assert why == ""
-    told: dict[str, Any] = {}
-    with torch.random.fork_rng():
-        exec("\n".join(lines[:-1]), told)
-    history = query.history(source.database, "small", [row["trial_id"]])
-    columns = ["val_loss", "test_accuracy", "parameters", "training_flops"]
-    again = [[getattr(epoch, column) for column in columns] for epoch in told["run"].history]
-    assert again == history[columns].to_numpy().tolist()
+    assert_repeated(lines, query.history(source.database, "small", [row["trial_id"]]))
 
 
 @pytest.mark.parametrize(
