@@ -396,26 +396,13 @@ def report(source: Source, name: str) -> str:
     front = history.iloc[:0] if finished(trials).empty else source.front(name)
     comparison = _compared(trials, history, spec, data)
     folds = over_folds_of(trials, spec, data)
-    about = spec.get("description", ""), facts(spec, data)
-    walks = tuple(path.walks(spec))
-    wanted = target.by_arm(spec, trials, history)
-    same = _equals(spec, trials, history, data["task"])
     best = None if front.empty else graphs.drawn(source, name, spec, source.best(name))
     return render(
-        name,
-        comparison,
-        trials,
-        history,
-        front,
-        *about,
-        folds,
-        starts(spec, trials),
-        walks,
-        wanted,
-        spec,
-        best or "",
-        same,
-    )
+        name, comparison, trials, history, front,
+        description=spec.get("description", ""), facts=facts(spec, data), folds=folds, starts=starts(spec, trials),
+        walks=tuple(path.walks(spec)), wanted=target.by_arm(spec, trials, history), spec=spec, drawn=best or "",
+        same=_equals(spec, trials, history, data["task"]),
+    )  # fmt: skip
 
 
 def _equals(spec: Mapping[str, Any], trials: pd.DataFrame, history: pd.DataFrame, task: str) -> list[tables.Table]:

@@ -119,10 +119,13 @@ def _still(of: Candidates) -> None:
         of.weight.grad.mul_(of.kept)
 
 
-def lbfgs(graph: Graph, start: Candidates, x: Tensor, y: Tensor, loss: Loss, *, steps: int) -> Candidates:
+def lbfgs(graph: Graph, start: Candidates, x: Tensor, y: Tensor, loss: Loss, *, steps: int) -> tuple[Candidates, int]:
     """Trains the candidates by so many steps of L-BFGS on all rows, each by its own curvature and step length.
 
     A step is halved until it lowers the loss (Armijo's condition), at most 10 times; after that the candidate stays.
+
+    Returns:
+        The candidates, and how often losses and gradients of all of them were computed.
     """
     sizes = [value.shape[1] for value in start.tensors]
 
@@ -137,7 +140,7 @@ def lbfgs(graph: Graph, start: Candidates, x: Tensor, y: Tensor, loss: Loss, *, 
         return total, torch.cat([_gradient(value) for value in parts.tensors], 1)
 
     point = torch.cat(start.tensors, 1)
-    value, slope = at(point)
+    (value, slope), passes = at(point), 1
     memory: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=MEMORY)
     for _ in range(steps):
         way = _direction(slope, memory)
@@ -150,6 +153,7 @@ def lbfgs(graph: Graph, start: Candidates, x: Tensor, y: Tensor, loss: Loss, *, 
         for _ in range(10):
             there = point + length[:, None] * way
             value_there, slope_there = at(there)
+            passes += 1
             good = value_there <= value + 1e-4 * length * falls
             if bool(good.all()):
                 break
@@ -160,7 +164,7 @@ def lbfgs(graph: Graph, start: Candidates, x: Tensor, y: Tensor, loss: Loss, *, 
         memory.append((step, change, torch.where(curved > 1e-12, 1 / curved.clamp(min=1e-12), 0)))
         point, slope = point + step, slope + change
         value = torch.where(good, value_there, value)
-    return Candidates.of(torch.split(point, sizes, 1), start.kept)
+    return Candidates.of(torch.split(point, sizes, 1), start.kept), passes
 
 
 def _gradient(value: Tensor) -> Tensor:

@@ -144,7 +144,6 @@ class Growing(Method):
         graph, (x, y) = net.module, self._rows(net)
         incoming, outgoing = graph.inputs, graph.neurons + graph.outputs
         net.add_neuron(torch.zeros(incoming), 0.0, torch.zeros(outgoing), self.activation)
-        # All of its synapses but its own stand behind those of the inputs, which are the first of all.
         fresh = ((graph.source == graph.inputs) | (graph.target == graph.inputs)).nonzero()[:, 0]
         tried = Candidates.without(graph, torch.zeros(self.starts, graph.synapses, dtype=torch.bool, device=net.device))
         tried.weight[:, fresh] = 2 * torch.rand(self.starts, len(fresh), device=net.device) - 1
@@ -203,8 +202,9 @@ class Growing(Method):
             return start
         assert net.loss is not None
         if self.optimizer == "lbfgs":
-            net.spent += net.module.flops()[1] * len(start) * len(x) * steps
-            return candidates.lbfgs(net.module, start, x, y, net.loss, steps=steps)
+            trained, passes = candidates.lbfgs(net.module, start, x, y, net.loss, steps=steps)
+            net.spent += net.module.flops()[1] * len(start) * len(x) * passes
+            return trained
         net.spent += net.module.flops()[1] * len(start) * min(self.batch, len(x)) * steps
         return candidates.adam(net.module, start, x, y, net.loss, steps=steps, batch=self.batch, rate=self.rate)
 
