@@ -117,7 +117,8 @@ def sweep(plan: Plan, db: str, run: Callable[..., Outcome], *, compared: bool = 
         out.print(f"Stopped after {took} with {outcome.left} of {planned} trials to do; {goes_on}.")
     else:
         ended = sum(sum(counts.values()) for counts in outcome.ended.values())
-        more = "; the target asks for no more" if planned < asked else f"; all {planned} are done"
+        limit = "target asks for" if plan.target is not None else "training FLOPs allow"
+        more = f"; the {limit} no more" if planned < asked else f"; all {planned} are done"
         out.print(f"{ended} trials ended in {numbers.duration(outcome.seconds)}{more}.")
     print_aims(out, source, plan.name)
     if not compared or (outcome.left and finished(source.trials(plan.name)).empty):
@@ -299,7 +300,7 @@ def print_comparison(out: Console, source: Source, name: str, threshold: float |
     """The comparison of an evaluation's arms; `threshold` as `studies.compare.compare` takes it."""
     spec, data = source.spec(name), source.data(name)
     trials, history = source.trials(name), source.history(name)
-    comparison = _compared(trials, history, spec, data, threshold)
+    comparison = _compared(source, name, trials, history, threshold)
     terminal.print_comparison(out, name, comparison)
     for content in over_folds_of(trials, spec, data):
         terminal.print_table(out, content)
@@ -394,7 +395,7 @@ def report(source: Source, name: str) -> str:
     spec, data = source.spec(name), source.data(name)
     trials, history = _of_arms(source.trials(name), source.history(name))
     front = history.iloc[:0] if finished(trials).empty else source.front(name)
-    comparison = _compared(trials, history, spec, data)
+    comparison = _compared(source, name, trials, history)
     folds = over_folds_of(trials, spec, data)
     best = None if front.empty else graphs.drawn(source, name, spec, source.best(name))
     return render(
@@ -418,18 +419,11 @@ def _print_written(out: Console, folder: Path) -> None:
 
 
 def _compared(
-    trials: pd.DataFrame,
-    history: pd.DataFrame,
-    spec: Mapping[str, Any],
-    data: Mapping[str, Any],
-    threshold: float | None = None,
+    source: Source, name: str, trials: pd.DataFrame, history: pd.DataFrame, threshold: float | None = None
 ) -> Comparison:
-    planned = dict.fromkeys(spec["arms"], spec["trials"] * (spec.get("folds") or 1))
-    # An arm whose budgets are settled asks for no more trials.
-    for arm, each in target.by_arm(spec, *_of_arms(trials, history)).items():
-        if all(aim.settled for aim in each):
-            planned[arm] = 0
-    return compare_plan(spec, trials, history, task=data["task"], threshold=threshold, planned=planned)
+    spec, task = source.spec(name), source.data(name)["task"]
+    planned = {arm.arm: arm.planned for arm in source.standing(name).arms if not arm.stage}
+    return compare_plan(spec, trials, history, task=task, threshold=threshold, planned=planned)
 
 
 def over_folds_of(trials: pd.DataFrame, spec: Mapping[str, Any], data: Mapping[str, Any]) -> list[tables.Table]:

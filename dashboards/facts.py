@@ -34,6 +34,8 @@ def facts(spec: Mapping[str, Any], data: Mapping[str, Any] | None = None) -> dic
         said["training"] += f", {spec['precision']}"
     if spec.get("samples"):
         said["training"] += f", at most {numbers.count(spec['samples'])} samples"
+    if spec.get("max_training_flops"):
+        said["training"] += f", at most {numbers.si(spec['max_training_flops'], 'FLOP')} an arm"
     for name, arm in spec["arms"].items():
         if "stage" not in arm:
             said[name] = drawn(name, arm, _by(spec, name))
@@ -90,7 +92,7 @@ def drawn(name: str, arm: Mapping[str, Any], sampler: str) -> str:
         knob = next(iter(ranges))
         parts = [f"{knob} for as many parameters as {arm['match']}, in {_range(ranges.pop(knob))}"]
     else:
-        parts = [f"{key} {_range(value)}" for key, value in ranges.items()]
+        parts = [f"{key.replace('_', ' ')} {_range(value)}" for key, value in ranges.items()]
     for field, words in (("widths", "widths"), ("start", "starts from")):
         given = arm.get(field)
         if isinstance(given, list):
@@ -105,7 +107,8 @@ def drawn(name: str, arm: Mapping[str, Any], sampler: str) -> str:
     if arm.get("enqueue"):
         parts.append(f"{_number(len(arm['enqueue']), 'point')} put first")
     method = [] if arm["method"] == name else [f"method {arm['method']}"]
-    by = [str(arm.get("sampler", sampler))] if ranges else []
+    layered = isinstance(arm.get("widths"), Mapping) and not {"low", "cut"} & set(arm["widths"])
+    by = [str(arm.get("sampler", sampler))] if ranges or layered else []
     return ", ".join([*method, *parts, *by])
 
 
@@ -133,7 +136,10 @@ def differences(spec: Mapping[str, Any]) -> list[str]:
         f"{name}: {field.replace('_', ' ')} {arm[field]} (others {others[field]})"
         for name, arm in spec["arms"].items()
         for field in OVERRIDES
-        if field in arm and arm[field] != others[field] and "stage" not in arm and not isinstance(arm[field], list)
+        if field in arm
+        and arm[field] != others[field]
+        and "stage" not in arm
+        and not isinstance(arm[field], list | Mapping)
     ]
 
 

@@ -45,6 +45,11 @@ class Range(Strict):
             raise ValueError(f"low must be below high, got low={self.low:g}, high={self.high:g}")
         return self
 
+    @property
+    def middle(self) -> float:
+        """Half of what is drawn lies below it."""
+        return math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
+
 
 class Taken(Strict):
     """Widths that are taken from elsewhere, not drawn.
@@ -88,7 +93,8 @@ class Arm(Strict):
         widths: Baselines: the range of every layer's width, or one a layer; or taken from another arm.
         depth: Baselines: the range of the number of hidden layers, where the network leaves it free.
         weight_decay: Baselines with an L2 penalty: its range.
-        learning_rate: Overrides the plan's, for this arm only. Of a list (a grid) a stage chooses by validation.
+        learning_rate: Overrides the plan's, for this arm only. Of a list (a grid) a stage chooses by validation; of a
+            range, in a baseline, each trial draws its own.
         epochs, batch_size, optimizer, sampler, precision: Override the plan's, for this arm only.
         schedule: Sizing arms: `"path"`, or a table; its trials are then one walk through the knob, each from where the
             one before was. See `studies.path`.
@@ -105,7 +111,7 @@ class Arm(Strict):
     widths: Widths | None = None
     depth: Range | None = None
     weight_decay: Range | None = None
-    learning_rate: Rate | Annotated[list[Rate], Field(min_length=1)] | None = None
+    learning_rate: Rate | Annotated[list[Rate], Field(min_length=1)] | Range | None = None
     epochs: int | None = Field(default=None, ge=1)
     batch_size: int | None = Field(default=None, ge=1)
     optimizer: str | None = None

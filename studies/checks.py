@@ -77,6 +77,7 @@ def check(plan: Plan) -> None:
             _check_baseline(where, arm, plan, sampler)
     if plan.target is not None and not plan.aiming:
         raise InputError("target: no arm looks for sizes: add one whose method sizes itself, such as shrinknets")
+    _check_spending(plan)
     _check_pruners(plan)
 
 
@@ -148,6 +149,11 @@ def _check_baseline(where: str, arm: Arm, plan: Plan, sampler: str) -> None:
         for field in ("depth", "enqueue"):
             if getattr(arm, field):
                 raise InputError(f"{where}.{field}: its widths are taken from elsewhere, so there is nothing to draw")
+    if isinstance(arm.learning_rate, Range) and arm.taken is not None:
+        raise InputError(
+            f"{where}.learning_rate: its widths are taken from elsewhere, so that a stage chooses its rate: give a list"
+            f" such as [1e-4, 1e-3], or one rate, got {arm.learning_rate.low:g} .. {arm.learning_rate.high:g}"
+        )
     decays = arm.method == _DECAYS
     if decays and arm.weight_decay is None:
         raise InputError(f"{where}.weight_decay is missing: {arm.method} draws it, such as {{low = 1e-5, high = 1e-2}}")
@@ -170,6 +176,19 @@ def _check_baseline(where: str, arm: Arm, plan: Plan, sampler: str) -> None:
             raise InputError(f"{where}: widths and depth are whole numbers from 1, got {bounds.low:g}..{bounds.high:g}")
     for point in arm.enqueue:
         _check_point(where, point, decays, plan, arm)
+
+
+def _check_spending(plan: Plan) -> None:
+    most = plan.max_training_flops
+    if most is None:
+        return
+    if plan.folds is not None:
+        raise InputError(f"max_training_flops: every point is wanted in all {plan.folds} folds; leave out {most:g}")
+    if staged := [name for name, arm in plan.arms.items() if arm.stages()]:
+        raise InputError(
+            f"max_training_flops: what the stages of {staged[0]} spend would not count; give it one learning rate, and"
+            f" no match, or leave out {most:g}"
+        )
 
 
 def _check_pruners(plan: Plan) -> None:
@@ -203,13 +222,15 @@ def _created(where: str, given: Mapping[str, Any], epochs: int) -> None:
 
 
 def _check_point(where: str, point: float | dict[str, Any], decays: bool, plan: Plan, arm: Arm) -> None:
-    wanted = {"widths", "weight_decay"} if decays else {"widths"}
+    wanted = {"widths", *(["weight_decay"] if decays else [])}
+    wanted |= {"learning_rate"} if isinstance(arm.learning_rate, Range) else set()
     widths = point.get("widths") if isinstance(point, dict) else None
     if not isinstance(point, dict) or set(point) != wanted or not isinstance(widths, list):
         keys = " and ".join(sorted(wanted))
         raise InputError(f"{where}.enqueue: a baseline's point is a table of {keys}, got {point}")
-    if any(not isinstance(value, int) or value < 1 for value in widths) or not point.get("weight_decay", 1) > 0:
-        raise InputError(f"{where}.enqueue: widths and weight_decay must be positive, got {point}")
+    rates = [value for key, value in point.items() if key != "widths"]
+    if any(not isinstance(value, int) or value < 1 for value in widths) or not all(rate > 0 for rate in rates):
+        raise InputError(f"{where}.enqueue: widths, weight_decay and learning_rate must be positive, got {point}")
     depth = (int(arm.depth.low), int(arm.depth.high)) if arm.depth else (len(plan.layers()),) * 2
     if not depth[0] <= len(widths) <= depth[1]:
         raise InputError(f"{where}.enqueue: {len(widths)} widths given, {plan.network} has {depth[0]} to {depth[1]}")

@@ -6,6 +6,7 @@ adopts the RUNNING rows and goes on.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from functools import partial
 from typing import Any, Protocol
@@ -78,6 +79,7 @@ class Driver:
         self._pruned_by: dict[str, str] = {}
         self._epochs: dict[str, int] = {}
         self._settled: set[str] = set()
+        self._spent: dict[str, float] = {}
         self._shape: tuple[tuple[int, ...], int] = ((), 0)
         self._commit = commit()
 
@@ -104,6 +106,7 @@ class Driver:
             self._keeper.open(arm, study)
             trials, epochs = self._records.count(study._study_id)
             self._count(arm, epochs)
+            self._spent[arm] = self._records.spent(study._study_id)
             rows = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
             self._waiting[arm] = [row.number for row in rows if row.state == TrialState.WAITING]
             self._asked[arm] = trials - len(self._waiting[arm])
@@ -240,8 +243,21 @@ class Driver:
         training = {member["arm"] for member in self._members.values()}
         if any(self._to_ask(other) or other in training for other in found.waits_for(arm)):
             return False
+        if arm in training and self._promised(arm) >= self._most(arm):
+            return False
         # One at a time: each follows from the ones before it.
         return (found.stage != "knob" and self.plan.path(arm) is None) or arm not in training
+
+    def _most(self, arm: str) -> float:
+        """The FLOPs of training that an arm may spend; a stage may spend what it needs."""
+        most = self.plan.max_training_flops
+        return math.inf if most is None or self.plan.every[arm].stage else most
+
+    def _promised(self, arm: str) -> float:
+        """What an arm has spent once the trials that train have cost as much as those that have ended, on average."""
+        training = sum(arm == member["arm"] for member in self._members.values())
+        ended = self._asked[arm] - training - sum(arm == other for other, _ in self._adoptable)
+        return self._spent[arm] * (1 + training / ended) if ended else 0.0
 
     def _open(self, arm: str) -> Resolved:
         """What an arm takes from others; the database alone says it, so that a new driver finds the same."""
@@ -317,6 +333,7 @@ class Driver:
             last = {"final_parameters": epochs[-1].parameters, "final_flops": epochs[-1].flops}
             self._records.attributes(trial_id, last)
         state = search.tell(self._studies[arm], number, value, pruned=status == PRUNED)
+        self._spent[arm] += epochs[-1].training_flops if epochs else 0
         self._settle(arm)
         self._count(arm, len(epochs))
         attempt = str(more.get("attempt") or "")
@@ -337,17 +354,21 @@ class Driver:
         return sized(rows, str(self.plan.every[arm].knob_name), self.plan.target) if self.plan.target else []
 
     def _settle(self, arm: str) -> None:
-        """Sees whether an arm's budgets have their networks, or cannot have them: then it asks for no more trials."""
-        found, wanted = self.aims(arm), self.plan.target
-        if not found or wanted is None:
-            return
-        bounds = self.plan.reach(self.plan.every[arm])
-        study, done = self._studies[arm], is_settled(wanted, bounds, self._sized(arm), found, self.plan.path(arm))
-        said = self.plan.spec()["target"] if done else None
+        """Sees whether an arm asks for no more trials.
+
+        Its target's networks are there, or cannot be had, or it has spent its FLOPs.
+        """
+        found, plan = self.aims(arm), self.plan
+        sized = False
+        if found and plan.target is not None:
+            sized = is_settled(plan.target, plan.reach(plan.every[arm]), self._sized(arm), found, plan.path(arm))
+        done = "max_training_flops" if self._spent[arm] >= self._most(arm) else "target" if sized else None
+        study, said = self._studies[arm], plan.spec()[done] if done else None
         if study.user_attrs.get(SETTLED) != said:
             self._database.storage.set_study_user_attr(study._study_id, SETTLED, said)
-        if done and arm not in self._settled and self._asked[arm] < self.plan.planned(arm):
-            self.watch.note(f"{arm}: {self._asked[arm]} trials of {self.plan.planned(arm)} say all about its target")
+        if done and arm not in self._settled and self._asked[arm] < plan.planned(arm):
+            why = "say all about its target" if done == "target" else "have spent its training FLOPs"
+            self.watch.note(f"{arm}: {self._asked[arm]} trials of {plan.planned(arm)} {why}")
         self._settled = self._settled | {arm} if done else self._settled - {arm}
 
     def _goes_on(self, arm: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,6 +11,8 @@ import torch
 from sizer import Epoch, cost, methods
 from sizer import fit as sizer_fit
 from sizer.datasets import Data
+from sizer.errors import InputError
+from sizer.methods import Method
 from studies import target
 from studies.arms import Arm, Range, Taken
 from studies.plan import Plan
@@ -28,6 +32,7 @@ class Size:
         flops: Of one sample's forward pass.
         memory: Bytes that training it took at its peak, the process and the data included.
         seconds: What one trial of this size would take on one of this machine's CPUs.
+        training_flops: What it would cost.
     """
 
     widths: dict[str, int]
@@ -35,6 +40,7 @@ class Size:
     flops: int
     memory: int
     seconds: float
+    training_flops: float
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class ArmEstimate:
         epochs: Of each.
         smallest: A network of its smallest widths; of a sizing arm a tenth of those it starts from.
         largest: A network of its largest widths; of a sizing arm those it starts from.
+        most: FLOPs of training that it may spend; None where its trials alone end it.
     """
 
     arm: str
@@ -60,11 +67,17 @@ class ArmEstimate:
     epochs: int
     smallest: Size
     largest: Size
+    most: float | None
 
     @property
     def seconds(self) -> tuple[float, float]:
-        """CPU seconds of the arm, if all its trials were of the smallest, or of the largest size."""
-        return self.trials * self.smallest.seconds, self.trials * self.largest.seconds
+        """CPU seconds of the arm, if all its trials were of the size that takes least, or most."""
+        ends = [each.seconds * self._trials(each) for each in (self.smallest, self.largest)]
+        return min(ends), max(ends)
+
+    def _trials(self, size: Size) -> int:
+        """How many trials it has if all are of this size."""
+        return self.trials if self.most is None else min(self.trials, math.ceil(self.most / size.training_flops))
 
 
 def dry_run(plan: Plan, cpus: int = 1) -> list[ArmEstimate]:
@@ -92,13 +105,15 @@ def _estimate(plan: Plan, name: str, arm: Arm, data: Data) -> ArmEstimate:
     overridden = [
         f"{field}: {value}"
         for field in ("epochs", "batch_size", "learning_rate", "optimizer", "precision", "sampler")
-        if (value := getattr(arm, field)) is not None and value != getattr(plan, field) and not isinstance(value, list)
+        if (value := getattr(arm, field)) is not None
+        and value != getattr(plan, field)
+        and not isinstance(value, list | Range)
     ]
     smallest = _size(plan, name, arm, data, small)
     largest = smallest if small == large else _size(plan, name, arm, data, large)
     return ArmEstimate(
         name, arm.method, _draws(plan, name, arm), overridden, plan.planned(name), round(_epochs(plan, name)),
-        smallest, largest,
+        smallest, largest, None if arm.stage else plan.max_training_flops,
     )  # fmt: skip
 
 
@@ -128,7 +143,7 @@ def _size(plan: Plan, name: str, arm: Arm, data: Data, widths: list[int]) -> Siz
         data, x_train=data.x_train[:rows], y_train=data.y_train[:rows],
         x_val=data.x_val[:batch], y_val=data.y_val[:batch], x_test=data.x_test[:batch], y_test=data.y_test[:batch],
     )  # fmt: skip
-    # At the start of its range a knob moves little, so that the network keeps about this size for the two epochs.
+    # At the start of its range a knob moves little, so that the network keeps about this size for these epochs.
     method = methods.create(arm.method, arm.knob.low if arm.knob else None, **arm.settings)
     seen: list[Epoch] = []
     with torch.random.fork_rng(devices=[]):
@@ -136,16 +151,28 @@ def _size(plan: Plan, name: str, arm: Arm, data: Data, widths: list[int]) -> Siz
         module = plan.build(data.input_shape, data.outputs, widths)
     parameters, flops = cost.parameters(module), cost.flops(module, (data.x_train[:1],))[0]
     sizer_fit(
-        module, part, method, epochs=2, batch_size=batch, learning_rate=plan.setting(name, "learning_rate"),
-        optimizer=plan.setting(name, "optimizer"), precision=plan.setting(name, "precision") or "float32",
-        seed=plan.seed, on_epoch=seen.append,
+        module, part, method, epochs=_enough(method, plan.setting(name, "epochs")), batch_size=batch,
+        learning_rate=plan.setting(name, "learning_rate"), optimizer=plan.setting(name, "optimizer"),
+        precision=plan.setting(name, "precision") or "float32", seed=plan.seed, on_epoch=seen.append,
     )  # fmt: skip
-    # The second epoch: the first also pays for what is made once.
-    second = seen[-1].seconds - (seen[-2].seconds if len(seen) > 1 else 0.0)
+    # The last epoch: the first also pays for what is made once.
+    before = seen[-2] if len(seen) > 1 else None
+    seconds = seen[-1].seconds - (before.seconds if before else 0.0)
+    spent = seen[-1].training_flops - (before.training_flops if before else 0)
+    times = len(data.x_train) / rows * epochs
     return Size(
         dict(zip(plan.layers(len(widths)), widths, strict=True)), parameters, flops, seen[-1].peak_memory,
-        second / rows * len(data.x_train) * epochs,
+        seconds * times, spent * times,
     )  # fmt: skip
+
+
+def _enough(method: Method, most: int) -> int:
+    """The fewest epochs, 2 or more, in which a method sizes anything."""
+    for epochs in range(2, most):
+        with contextlib.suppress(InputError):
+            method.check_epochs(epochs)
+            return epochs
+    return most
 
 
 def _epochs(plan: Plan, name: str) -> float:
@@ -173,4 +200,5 @@ def _draws(plan: Plan, name: str, arm: Arm) -> str:
         parts.append(f"widths {shown(arm.widths)}")
     parts += [f"depth {shown(arm.depth)}"] if arm.depth else []
     parts += [f"weight decay {shown(arm.weight_decay)}"] if arm.weight_decay else []
+    parts += [f"learning rate {shown(arm.learning_rate)}"] if isinstance(arm.learning_rate, Range) else []
     return f"{', '.join(parts)} ({plan.draws_by(name)})"

@@ -30,6 +30,8 @@ from studies.target import SIZE, Target
 
 PATH = "path"
 """What stands for the sampler of an arm that walks."""
+MAY_DIFFER = frozenset({"trials", "target", "max_training_flops", "description"})
+"""Fields that say how far a sweep goes, and not what its trials are."""
 LONGEST_NAME = 150
 """Characters of a plan's name: files and studies are called after it, and an arm's name comes after it."""
 
@@ -58,6 +60,7 @@ class Plan(Strict):
         schedule: Overridden by an arm's own; of sizing arms: see `studies.path`.
         target: Sizes that sizing arms look for; they ask for no more trials when each has its network. See
             `studies.target`.
+        max_training_flops: What each arm may spend on training: once its trials have, it asks for no more.
         precision: `float32` unless given, or `bfloat16`: outputs and loss under autocast, as `sizer.fit` has it.
         pruner: What ends trials of the baselines early, by validation accuracy: a name, or a table of a name and
             arguments; see `studies.pruning`.
@@ -84,6 +87,7 @@ class Plan(Strict):
     precision: str | None = None
     schedule: Schedule | None = None
     target: Target | None = None
+    max_training_flops: float | None = Field(default=None, gt=0)
     pruner: Pruner | None = None
     arms: dict[str, Arm] = Field(min_length=1)
     # What the user's own functions are is settled once: their files may be edited while a sweep runs.
@@ -182,10 +186,15 @@ class Plan(Strict):
         return build(self._codes.get("network") or self.network, input_shape, outputs, widths)
 
     def setting(self, arm: str, field: str) -> Any:
-        """The value of `field` that holds for `arm`: its own, else the plan's. (Of a grid of rates, the first.)"""
+        """The value of `field` that holds for `arm`: its own, else the plan's.
+
+        Of a grid of rates, the first; of a range of them, its middle.
+        """
         own = getattr(self.every[arm], field)
         if isinstance(own, list):
             return own[0]
+        if isinstance(own, Range):
+            return own.middle
         return getattr(self, field) if own is None else own
 
     def draws_by(self, arm: str) -> str:
@@ -286,12 +295,12 @@ def _one_line(error: ValidationError, values: Mapping[str, Any]) -> InputError:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two `Plan.spec()`, as `field: was X, now Y`; trials, target and description may differ."""
+    """What differs between two `Plan.spec()`, as `field: was X, now Y`; what is in `MAY_DIFFER` may differ."""
     lines: list[str] = []
     files = all(datasets.file_of(str(spec.get("data"))) is not None for spec in (before, now))
     moved = files and before.get("data_sha256") == now.get("data_sha256")
     for key in dict.fromkeys([*before, *now]):
-        if not prefix and (key in {"trials", "target", "description"} or (key == "data" and moved)):
+        if not prefix and (key in MAY_DIFFER or (key == "data" and moved)):
             continue
         was, this = before.get(key, "not there"), now.get(key, "not there")
         if isinstance(was, Mapping) and isinstance(this, Mapping):

@@ -97,6 +97,23 @@ class Records:
 
         return self.database.again(read)
 
+    def spent(self, study_id: int) -> float:
+        """FLOPs of training that the trials of a study that have ended have spent."""
+        own, ended = trials.c.study_id == study_id, trials.c.state.in_(("COMPLETE", "PRUNED", "FAIL"))
+        each = (
+            sa.select(sa.func.max(history.c.training_flops).label("flops"))
+            .join_from(trials, history, history.c.trial_id == trials.c.trial_id)
+            .where(own, ended)
+            .group_by(trials.c.trial_id)
+            .subquery()
+        )
+
+        def read() -> float:
+            with self.database.engine.connect() as connection:
+                return float(connection.scalar(sa.select(sa.func.sum(each.c.flops))) or 0)
+
+        return self.database.again(read)
+
     def forget(self, trial_id: int) -> None:
         """Drops what stands under the id of a trial that is only beginning.
 

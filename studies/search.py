@@ -40,7 +40,7 @@ class Point:
         knob: The method's knob; None for a baseline.
         widths: A baseline's drawn widths, else the widths the plan starts from (None: the network's own).
         weight_decay: The L2 penalty drawn for a baseline that has one, else 0.
-        learning_rate: The plan's, the arm's, or the best of its grid.
+        learning_rate: The plan's, the arm's, the best of its grid, or what a baseline drew.
     """
 
     knob: float | None
@@ -50,7 +50,7 @@ class Point:
 
 
 def space(plan: Plan, arm: Arm) -> dict[str, FloatDistribution | IntDistribution]:
-    """What a study draws: the knob alone, or a baseline's `depth`, `width_LAYER`s and `weight_decay`.
+    """What a study draws: the knob alone, or a baseline's `depth`, `width_LAYER`s, `weight_decay` and `learning_rate`.
 
     A stage that tries learning rates draws nothing else. Widths that a baseline takes from elsewhere are no draws.
     """
@@ -67,6 +67,8 @@ def space(plan: Plan, arm: Arm) -> dict[str, FloatDistribution | IntDistribution
         drawn[f"width_{layer}"] = _whole(bounds)
     if arm.weight_decay is not None:
         drawn["weight_decay"] = _float(arm.weight_decay)
+    if isinstance(arm.learning_rate, Range):
+        drawn["learning_rate"] = _float(arm.learning_rate)
     return drawn
 
 
@@ -255,7 +257,7 @@ def _parameters(plan: Plan, arm: Arm, given: float | dict[str, Any]) -> dict[str
     widths = given["widths"]
     chosen: dict[str, Any] = {"depth": len(widths)} if arm.depth is not None else {}
     chosen |= {f"width_{layer}": width for layer, width in zip(plan.layers(len(widths)), widths, strict=True)}
-    return chosen | {key: float(value) for key, value in given.items() if key == "weight_decay"}
+    return chosen | {key: float(value) for key, value in given.items() if key in ("weight_decay", "learning_rate")}
 
 
 def _layer_ranges(plan: Plan, arm: Arm) -> dict[str, Range]:

@@ -307,17 +307,18 @@ def size_of(module: nn.Module, data: Data, wanted: Target) -> float:
 
 
 def settled(connection: sa.Connection, spec: Mapping[str, Any], arms: Mapping[str, str]) -> set[str]:
-    """The arms that ask for no more trials, as their studies say of the target that the plan has now.
+    """The arms that ask for no more trials, as their studies say of the limits that the plan has now.
 
     Args:
         connection: To the database.
         spec: The plan, as `Plan.spec` gives it.
         arms: Name of a study -> its arm.
     """
-    if not spec.get("target"):
+    limits = [spec[limit] for limit in ("target", "max_training_flops") if spec.get(limit)]
+    if not limits:
         return set()
     said, study = tables.study_user_attributes.c, tables.studies.c
     wanted = sa.select(study.study_name, said.value_json).where(
         study.study_id == said.study_id, study.study_name.in_(arms), said.key == SETTLED
     )
-    return {arms[name] for name, text in connection.execute(wanted) if json.loads(text) == spec["target"]}
+    return {arms[name] for name, text in connection.execute(wanted) if json.loads(text) in limits}
