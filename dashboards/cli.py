@@ -345,6 +345,35 @@ def report(
 
 @app.command(
     epilog="""[bold]Examples[/]
+  sizer results --db results.db
+  sizer results --db results.db --notes docs/results.toml --out docs/results.md"""
+)
+def results(
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to; else it is printed.")] = None,
+    notes: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A .toml file of Markdown texts by preset or evaluation.")
+    ] = None,
+    db: DB = "sizer.db",
+) -> None:
+    """Sets the presets' evaluations in a database beside what their papers published.
+
+    One page of Markdown: figures, intervals, costs, origins, the command of each, and whether it came out as published.
+    """
+    from dashboards import results
+    from dashboards.report import write
+    from dashboards.source import Local
+    from studies.database import open_database
+
+    said = ["sizer results", *(f"--{name} {value}" for name, value in (("notes", notes), ("out", out)) if value)]
+    found = results.results(Local(open_database(db)), results.read_notes(notes) if notes else {}, " ".join(said))
+    if out is None:
+        typer.echo(found, nl=False)
+        return
+    typer.echo(f"{out} written" if write(out, found) else f"{out} is up to date")
+
+
+@app.command(
+    epilog="""[bold]Examples[/]
   sizer dashboard
   sizer dashboard --host 0.0.0.0 --allowed-host studies.example.org --read-token-file read --write-token-file write"""
 )

@@ -27,6 +27,16 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
+def markdown(table: Table, level: str = "") -> list[str]:
+    """A table as lines of Markdown, under its title: a heading where it has a level such as `##`."""
+    rows = [table.columns, *table.rows]
+    shown = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    lines = [f"| {' | '.join(row)} |" for row in shown]
+    lines.insert(1, f"| {' | '.join(['---', *['---:'] * (len(table.columns) - 1)])} |")
+    title = [f"{level}{table.title}:" if not level else f"{level} {table.title}", ""] if table.title else []
+    return [*title, *lines, ""]
+
+
 def accuracies(comparison: Comparison) -> Table:
     """The distribution over trials of the test score at the best validation epoch, a row an arm."""
     task = comparison.task

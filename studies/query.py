@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -123,6 +124,23 @@ def said(db: str | Path | Database, trial_id: int) -> dict[str, Any]:
     with reading(db) as connection:
         rows = connection.execute(select(told.key, told.value_json).where(told.trial_id == trial_id))
         return {key: json.loads(text) for key, text in rows}
+
+
+def origins(db: str | Path | Database, plan_name: str) -> pd.DataFrame:
+    """Where an evaluation's trials were trained, a row a kind: device, commit, environment (a dict), trials."""
+    told, keys = tables.trial_user_attributes.c, ("device", "commit", "environment")
+    with reading(db) as connection:
+        own = tables.trials.c.study_id.in_(stored.evaluation(connection, plan_name).studies)
+        asked = select(told.trial_id, told.key, told.value_json).join(
+            tables.trials, tables.trials.c.trial_id == told.trial_id
+        )
+        said: dict[int, dict[str, str]] = {}
+        for trial, key, text in connection.execute(asked.where(own, told.key.in_(keys)).order_by(told.trial_id)):
+            said.setdefault(trial, {})[key] = text
+    counts = Counter(tuple(each.get(key, '""') for key in keys) for each in said.values())
+    rows = [{**{key: json.loads(text) for key, text in zip(keys, each, strict=True)}, "trials": count}
+            for each, count in counts.items()]  # fmt: skip
+    return pd.DataFrame(rows, columns=[*keys, "trials"])
 
 
 def _briefly(read: stored.Brief) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from typing import Any
 from sizer import datasets, networks, usercode
 from sizer.errors import InputError, unknown
 from studies import presets
+from studies.papers import KEY
 from studies.plan import Plan
 
 FULL = "full"
@@ -95,6 +96,7 @@ def _plans(
     scale: str,
 ) -> list[Plan]:
     """The plans of what a file says; `base` is the folder in which it names files, None where it may name none."""
+    values.pop(KEY, None)
     cells, scales = _tables(values.pop("cells", {}), "cells"), _tables(values.pop("scale", {}), "scale")
     if cell is not None and cell not in cells:
         raise unknown(f"cell of {values.get('name', source)}", cell, cells)

@@ -1,157 +1,84 @@
-"""Arms that may spend so many FLOPs of training, and baselines that draw their learning rate with their widths."""
+"""What searches come to for the same FLOPs: what counts, what is chosen, and when an accuracy is reached."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+import math
 
-import optuna
+import pandas as pd
 import pytest
 
-from sizer.errors import InputError
-from studies import query
-from studies.estimate import dry_run
-from studies.search import point, space
-from studies.standing import standing
-from studies.sweep import remaining, run
-from tests.studies.benches import Bench
-from tests.studies.sweeps import ARMS, Seen, epoch, small_plan
-
-WIDTHS = {"low": 4, "high": 16}
-RATES = {"low": 1e-4, "high": 1e-2}
+from studies.spending import Seed, Spending, Spread
 
 
-def train_all(bench: Bench, most: float, trials: int = 9) -> dict[str, int]:
-    """Trains one trial after the other, 3,000 FLOPs each; arm -> trials."""
-    driver = bench.start(small_plan(trials=trials, max_training_flops=most))
-    counts = dict.fromkeys(ARMS, 0)
-    while driver.left:
-        member = driver.next()
-        assert member is not None
-        counts[member["arm"]] += 1
-        for number in range(3):
-            driver.epoch(member["trial_id"], epoch(number + 1))
-        driver.end(member["trial_id"], "complete", "")
-    return counts
+def seed(*trials: tuple[float, str, list[tuple[float, int]]], arm: str = "a", shift: int = 0) -> Seed:
+    """Trials of so many FLOPs, of a state, and of each epoch validation accuracy and parameters."""
+    rows, history = [], []
+    for number, (flops, state, epochs) in enumerate(trials):
+        trial_id = shift + number
+        for at, (accuracy, parameters) in enumerate(epochs, start=1):
+            history.append({
+                "arm": arm, "trial_id": trial_id, "epoch": at, "val_accuracy": accuracy,
+                "test_accuracy": accuracy - 0.1, "parameters": parameters, "flops": 2 * parameters,
+                "training_flops": flops * at / len(epochs),
+            })  # fmt: skip
+        best = max(accuracy for accuracy, _ in epochs)
+        rows.append({"arm": arm, "trial_id": trial_id, "number": number, "state": state, "training_flops": flops,
+                     "val_accuracy": best, "test_accuracy": best - 0.1})  # fmt: skip
+    return Seed(pd.DataFrame(rows), pd.DataFrame(history))
 
 
-def test_an_arm_begins_no_trial_once_its_flops_are_spent(bench: Bench) -> None:
-    assert train_all(bench, 6000) == {"shrinknets": 2, "fixed": 2}
-    assert train_all(bench, 6000) == {"shrinknets": 0, "fixed": 0}, "a new driver knows what the one before spent"
-    assert [arm.planned for arm in standing(bench.database, "small").arms] == [2, 2]
-    assert remaining(bench.database, small_plan(trials=9, max_training_flops=6000)) == 0
-    assert train_all(bench, 6001) == {"shrinknets": 1, "fixed": 1}, "a larger limit goes on, and one trial passes it"
-    assert train_all(bench, 1e9, trials=5) == {"shrinknets": 2, "fixed": 2}, "the number of trials holds, too"
+DONE = "COMPLETE"
 
 
-def test_trials_that_train_count_with_what_the_others_cost(bench: Bench) -> None:
-    driver = bench.start(small_plan(trials=9, max_training_flops=9000, arms={"fixed": ARMS["fixed"]}))
-
-    def end(member: dict[str, Any], flops: int) -> None:
-        driver.epoch(member["trial_id"], epoch(1, training_flops=flops))
-        driver.end(member["trial_id"], "complete", "")
-
-    first, second = driver.next(), driver.next()
-    assert first is not None
-    assert second is not None
-    end(first, 3000)
-    third = driver.next()
-    assert third is not None
-    assert driver.next() is None, "three of 3,000 spend it all"
-    assert driver.left, "but may not"
-    end(second, 1000)
-    end(third, 1000)
-    last = driver.next()
-    assert last is not None
-    end(last, 4000)
-    assert driver.left == 0
+def test_trials_count_in_their_order_as_long_as_all_have_spent_no_more() -> None:
+    found = seed((10.0, DONE, [(0.5, 1)]), (30.0, DONE, [(0.9, 1)]), (5.0, DONE, [(0.7, 1)]))
+    assert list(found.within(39.9).trials["number"]) == [0], "the third is not asked for before the second has ended"
+    assert list(found.within(40.0).trials["number"]) == [0, 1]
+    assert found.within(9.0).chosen() is None
+    assert found.spent == 45
 
 
-def test_what_trials_that_failed_or_were_pruned_have_spent_counts(bench: Bench) -> None:
-    driver = bench.start(small_plan(trials=9, max_training_flops=2000, arms={"fixed": ARMS["fixed"]}))
-    for status in ("error", "pruned"):
-        member = driver.next()
-        assert member is not None
-        driver.epoch(member["trial_id"], epoch(1))
-        driver.end(member["trial_id"], status, "it was so")
-    assert driver.left == 0
-    assert driver.next() is None
+def test_validation_chooses_among_all_epochs_that_fit() -> None:
+    found = seed((10.0, DONE, [(0.5, 50), (0.8, 40), (0.7, 10)]), (10.0, DONE, [(0.6, 10)]))
+    best, small = found.chosen(), found.chosen(parameters=20)
+    assert best is not None
+    assert small is not None
+    assert (best["val_accuracy"], small["val_accuracy"]) == (0.8, 0.7)
+    assert found.chosen(flops=19) is None
 
 
-def test_a_learning_rate_is_drawn_beside_widths_and_trained_with(bench: Bench) -> None:
-    plan = small_plan(arms={"fixed": {"widths": WIDTHS, "learning_rate": RATES, "sampler": "tpe"}}, trials=4)
-    assert set(space(plan, plan.arms["fixed"])) == {"width_dense1", "learning_rate"}
-    driver = bench.start(plan)
-    rates = []
-    while driver.left:
-        member = driver.next()
-        assert member is not None
-        rates.append(member["learning_rate"])
-        driver.epoch(member["trial_id"], epoch(1))
-        driver.end(member["trial_id"], "complete", "")
-    study = optuna.load_study(study_name="small/fixed", storage=bench.database.storage)
-    assert [trial.params["learning_rate"] for trial in study.trials] == rates
-    assert len(set(rates)) == 4
-    assert all(1e-4 <= rate <= 1e-2 for rate in rates)
-    assert list(query.trials(bench.database, "small")["learning_rate"]) == rates
+def test_a_pruned_trial_costs_and_gives_no_network() -> None:
+    found = seed((10.0, "PRUNED", [(0.9, 1)]), (10.0, DONE, [(0.6, 1)]))
+    best = found.chosen()
+    assert best is not None
+    assert best["val_accuracy"] == 0.6
+    assert found.until(0.6) == 20
+    assert found.until(0.9) == math.inf
 
 
-def test_a_point_of_ones_own_has_a_learning_rate() -> None:
-    own = {"widths": [7], "learning_rate": 3e-3}
-    plan = small_plan(arms={"fixed": {"widths": WIDTHS, "learning_rate": RATES, "enqueue": [own]}})
-    found = point(plan, "fixed", {"width_dense1": 7, "learning_rate": 3e-3})
-    assert (found.widths, found.learning_rate) == ([7], 3e-3)
+def test_an_accuracy_is_reached_at_the_epoch_that_has_it() -> None:
+    found = seed((10.0, DONE, [(0.5, 1), (0.6, 1)]), (40.0, DONE, [(0.6, 1), (0.7, 1), (0.8, 1), (0.9, 1)]))
+    assert [found.until(level) for level in (0.5, 0.6, 0.7, 0.95)] == [5, 10, 30, math.inf]
 
 
-def test_what_a_limit_of_flops_would_cost_is_estimated_with_it() -> None:
-    arms = {"fixed": {"widths": WIDTHS, "learning_rate": RATES}}
-    (whole,) = dry_run(small_plan(arms=arms, trials=1000))
-    (limited,) = dry_run(small_plan(arms=arms, trials=1000, max_training_flops=2 * whole.largest.training_flops))
-    assert limited.seconds[1] < whole.seconds[1] / 5
-    assert "learning rate 0.0001..0.01" in limited.draws
+def test_all_arms_are_cut_to_what_the_poorest_has_spent() -> None:
+    def both(rich: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+        a = seed(*[(10.0, DONE, [(0.5 + 0.1 * at, 1)]) for at in range(rich)])
+        b = seed(*[(10.0, DONE, [(0.5, 1)])] * 2, arm="b", shift=100)
+        return pd.concat([a.trials, b.trials]), pd.concat([a.history, b.history])
+
+    found = Spending.of([both(4), both(3)], 1e9)
+    assert found.flops == 20
+    assert [len(each.trials) for each in found.arms["a"]] == [2, 2]
+    assert found.chosen("a", "test_accuracy") == pytest.approx([0.5, 0.5])
+    assert found.chosen("a", "test_accuracy", parameters=0) == [-math.inf, -math.inf]
+    assert found.until("a", 0.6) == [20, 20]
 
 
-@pytest.mark.parametrize(
-    ("values", "says"),
-    [
-        ({"max_training_flops": 0}, "max_training_flops: should be greater than 0, got 0"),
-        ({"max_training_flops": 1e9, "folds": 3}, "max_training_flops: every point is wanted in all 3 folds"),
-        (
-            {"max_training_flops": 1e9, "arms": {"shrinknets": {"learning_rate": [1e-3, 1e-2]}}},
-            "max_training_flops: what the stages of shrinknets spend would not count",
-        ),
-        (
-            {"arms": {"fixed": {"widths": {"cut": 0.1}, "learning_rate": RATES}}},
-            "arms.fixed.learning_rate: its widths are taken from elsewhere",
-        ),
-        (
-            {"arms": {"fixed": {"widths": WIDTHS, "learning_rate": RATES, "enqueue": [{"widths": [7]}]}}},
-            "a baseline's point is a table of learning_rate and widths",
-        ),
-        (
-            {"arms": {"fixed": {"widths": WIDTHS, "learning_rate": RATES,
-                                "enqueue": [{"widths": [7], "learning_rate": -1.0}]}}},
-            "widths, weight_decay and learning_rate must be positive",
-        ),
-    ],
-)  # fmt: skip
-def test_limits_and_rates_that_make_no_sense_are_refused(values: dict[str, Any], says: str) -> None:
-    with pytest.raises(InputError) as caught:
-        small_plan(**values)
-    assert says in str(caught.value)
-
-
-@pytest.mark.alone
-@pytest.mark.usefixtures("ray_here")
-def test_a_sweep_ends_when_its_flops_are_spent(tmp_path: Path) -> None:
-    arms = {**ARMS, "fixed": {"widths": WIDTHS, "learning_rate": RATES}}
-    plan = small_plan(arms=arms, trials=50, max_training_flops=1.2e7)
-    outcome = run(plan, tmp_path / "x.db", watch=Seen(), concurrency=2)
-    assert outcome.left == 0
-    trials = query.trials(tmp_path / "x.db", "small")
-    assert set(trials["state"]) == {"COMPLETE"}
-    for _, rows in trials.groupby("arm"):
-        assert rows["training_flops"].sum() >= 1.2e7
-        assert rows["training_flops"].iloc[:-2].sum() < 1.2e7, "no more was begun than trained side by side"
-        assert len(rows) < 50
-    assert run(plan, tmp_path / "x.db", watch=Seen()).already_done
+def test_a_median_over_seeds_counts_those_that_have_nothing() -> None:
+    assert Spread.over([1.0, 2.0, 3.0]) == Spread(2.0, 1.0, 3.0, 3)
+    assert Spread.over([1.0, math.inf, 3.0]) == Spread(3.0, 1.0, 3.0, 2)
+    assert Spread.over([-math.inf, 2.0, 3.0]) == Spread(2.0, 2.0, 3.0, 2)
+    none = Spread.over([1.0, math.inf])
+    assert math.isnan(none.median)
+    assert none.of == 1

@@ -1,0 +1,131 @@
+"""What searches come to for the same FLOPs of training, over seeds, as lines of Markdown."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+
+from dashboards import numbers
+from dashboards.facts import facts
+from dashboards.tables import Table, markdown
+from studies.claims import Evaluated
+from studies.spending import Spending, Spread
+
+AGAINST = "random"
+"""The arm that others are compared with, where there is one; else the first."""
+LIMITS = {
+    "parameters": (3_000, 10_000, 30_000, 100_000, 300_000),
+    "flops": (30_000, 100_000, 300_000, 1_000_000, 3_000_000),
+}
+SHARES = (0.5, 1.0)
+"""Of the FLOPs that an arm may spend: what `AGAINST` reaches with so many, the cost is told of."""
+
+
+def spending(found: Sequence[Evaluated], commands: Sequence[str]) -> list[str]:
+    """The arms of evaluations that differ in their seed alone, a section for each such group.
+
+    Args:
+        found: The evaluations.
+        commands: What repeats each.
+    """
+    groups: dict[str, list[tuple[Evaluated, str]]] = {}
+    for each, command in zip(found, commands, strict=True):
+        alike = {key: value for key, value in each.spec.items() if key not in ("name", "seed")}
+        groups.setdefault(json.dumps(alike, sort_keys=True), []).append((each, command))
+    return [line for group in groups.values() for line in _group(*zip(*group, strict=True))]
+
+
+def _group(found: Sequence[Evaluated], commands: Sequence[str]) -> list[str]:
+    first = found[0]
+    told, task = facts(first.spec, first.data), first.data["task"]
+    spent = Spending.of([(each.trials, each.history) for each in found], float(first.spec["max_training_flops"]))
+    against = AGAINST if AGAINST in spent.arms else next(iter(spent.arms))
+    lines = [f"### {first.spec['data']}, {first.spec['network']}", "", *(f"    {command}" for command in commands), ""]
+    lines += [f"{told['data']}; {told['network']}; {told['training']}.", ""]
+    lines += [f"- {arm}: {told[arm]}" for arm in spent.arms] + [""]
+    lines += markdown(_whole(spent, against, len(found), task))
+    for size, name in (("parameters", "parameters"), ("flops", "FLOPs a sample")):
+        lines += markdown(_limited(spent, size, name, task))
+    return lines + markdown(_until(spent, against, task))
+
+
+def _whole(spent: Spending, against: str, seeds: int, task: str) -> Table:
+    base, rows = spent.chosen(against, "test_accuracy"), []
+    for arm, searches in spent.arms.items():
+        test = spent.chosen(arm, "test_accuracy")
+        differences = [own - other for own, other in zip(test, base, strict=True)]
+        trials = Spread.over([float(len(seed.trials)) for seed in searches])
+        rows.append((
+            arm, f"{trials.median:.0f}", _score(Spread.over(test), task),
+            "" if arm == against else _points(Spread.over(differences), task),
+            *(numbers.count(Spread.over(spent.chosen(arm, size)).median) for size in ("parameters", "flops")),
+        ))  # fmt: skip
+    title = (
+        f"With {numbers.si(spent.flops, 'FLOP')} of training each: the test {numbers.score_name(task)} of what"
+        f" validation chooses, median and range of {seeds} seeds"
+    )
+    columns = ("arm", "trials", "test", f"less {against}'s, seed by seed", "parameters", "FLOPs a sample")
+    return Table(title, columns, tuple(rows))
+
+
+def _limited(spent: Spending, size: str, name: str, task: str) -> Table:
+    largest = max(float(seed.history[size].max()) for each in spent.arms.values() for seed in each if len(seed.history))
+    limits = [limit for limit in LIMITS[size] if limit < largest]
+    rows = [
+        (
+            arm,
+            *(
+                _score(Spread.over(spent.chosen(arm, "test_accuracy", **{size: limit})), task, short=True)
+                for limit in limits
+            ),
+        )
+        for arm in spent.arms
+    ]
+    title = f"The same of networks of at most so many {name}: medians"
+    return Table(title, ("arm", *(numbers.count(limit) for limit in limits)), tuple(rows))
+
+
+def _until(spent: Spending, against: str, task: str) -> Table:
+    """What it costs until a validation accuracy, in the FLOPs that every arm may spend."""
+    levels = []
+    for share in SHARES:
+        part = Spending(
+            share * spent.flops, {against: tuple(each.within(share * spent.flops) for each in spent.arms[against])}
+        )
+        levels.append(Spread.over(part.chosen(against, "val_accuracy")).median)
+    rows = []
+    for arm in spent.arms:
+        costs = [Spread.over([each / spent.flops for each in spent.until(arm, level)]) for level in levels]
+        rows.append((arm, *(_cost(cost) for cost in costs)))
+    shares = [
+        f"{numbers.score(level, task)} ({against} with {100 * share:.0f} %)"
+        for level, share in zip(levels, SHARES, strict=True)
+    ]
+    title = (
+        f"Training FLOPs until a validation {numbers.score_name(task)}, in percent of what each may spend: median, and"
+        " range of the seeds that reach it"
+    )
+    return Table(title, ("arm", *shares), tuple(rows))
+
+
+def _cost(cost: Spread) -> str:
+    ends = f"{100 * cost.low:.0f} to {100 * cost.high:.0f}, {cost.of} seeds" if cost.of else "no seed"
+    return f"{'-' if math.isnan(cost.median) else f'{100 * cost.median:.0f}'} ({ends})"
+
+
+def _score(spread: Spread, task: str, *, short: bool = False) -> str:
+    if math.isnan(spread.median):
+        return "-"
+    middle, low, high = (
+        numbers.score(value, task).removesuffix(" %") for value in (spread.median, spread.low, spread.high)
+    )
+    return middle if short else f"{middle} ({low} to {high})"
+
+
+def _points(spread: Spread, task: str) -> str:
+    if math.isnan(spread.median):
+        return "-"
+    scale, digits = (1, 3) if task == "regression" else (100, 2)
+    middle, low, high = (f"{scale * value:+.{digits}f}" for value in (spread.median, spread.low, spread.high))
+    return f"{middle} ({low} to {high})"

@@ -1,0 +1,283 @@
+"""What a paper claims of an evaluation beside what came of it here: pure functions of an evaluation's data frames.
+
+A difference of accuracies counts as published where it has the published sign and chance does not explain it, as missed
+where it has the other one and chance does not explain that, and as not settled in between. A reduction counts where at
+least as much goes at no more loss than published; sizes count where they are within a quarter of the published ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from sizer.methods import method_class
+from studies.compare import finished
+from studies.crossval import chi_square, over_folds
+from studies.distributions import median_interval
+from studies.equal import cuts, equals
+from studies.papers import Change, Figures, Published
+
+AS_PUBLISHED, NOT_SETTLED, MISSED = "as published", "not settled", "missed"
+LEVEL = 0.05
+"""Below which p chance is taken not to explain a difference over folds."""
+NEAR = 1.25
+"""Sizes count as the published ones within this factor."""
+FALLING = -0.9
+"""Rank correlation of knob and units up to which units fall."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An evaluation as the database has it, without its stages.
+
+    Attributes:
+        cell: Its cell of the preset; empty where there are none.
+        spec: The plan, as `studies.plan.Plan.spec` gives it.
+        data: What its data was.
+        trials: One row a trial, as `studies.query.trials` gives them.
+        history: One row a trial and epoch, as `studies.query.history` does.
+    """
+
+    cell: str
+    spec: Mapping[str, Any]
+    data: Mapping[str, Any]
+    trials: pd.DataFrame
+    history: pd.DataFrame
+
+    @property
+    def done(self) -> pd.DataFrame:
+        """The trials that gave a network."""
+        return finished(self.trials)
+
+    def of(self, arm: str) -> pd.DataFrame:
+        """The trials of an arm that gave a network."""
+        done = self.done
+        return done[done["arm"] == arm]
+
+    def epochs(self, arm: str) -> pd.DataFrame:
+        """The epochs of these."""
+        return self.history[self.history["trial_id"].isin(self.of(arm)["trial_id"])]
+
+    @property
+    def sizing(self) -> list[str]:
+        """The arms whose methods size."""
+        return [arm for arm, each in self.spec["arms"].items() if method_class(each["method"]).sizes]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One thing that a paper says, and what we saw.
+
+    Attributes:
+        what: In words.
+        published: As the paper has it.
+        ours: As we saw it.
+        interval: Where ours may be, in words; empty where that is not known.
+        verdict: `as published`, `not settled` or `missed`.
+    """
+
+    what: str
+    published: str
+    ours: str
+    interval: str
+    verdict: str
+
+
+def claims(published: Published, found: Evaluated) -> list[Claim]:
+    """What a paper claims of one evaluation, each with what came of it; nothing for arms that gave no network."""
+    figures = {arm: each for arm, each in published.of(found.cell).items() if len(found.of(arm))}
+    result = [*_accuracies(figures, found)]
+    for arm, each in figures.items():
+        if each.change is not None and len(found.of(published.against)):
+            result += _reduced(arm, each.change, published.against, found)
+        result += _sizes(arm, each, found)
+        result += _ratios(arm, each, found)
+    if published.falls:
+        result += [claim for arm in found.sizing if (claim := _falls(arm, found))]
+    if published.meets is not None and (claim := _meets(published.meets, found)):
+        result.append(claim)
+    return result
+
+
+def ordered(published: Published, evaluations: Sequence[Evaluated]) -> Claim | None:
+    """Whether a preset's cells come in the published order; None where that says nothing, or fewer than two are there.
+
+    Args:
+        published: What the paper says; its first arm with such a figure is meant.
+        evaluations: The cells.
+    """
+    if not published.order:
+        return None
+    sizes: list[tuple[float, float, str]] = []
+    for each in evaluations:
+        for arm, figures in published.of(each.cell).items():
+            value = getattr(figures, published.order)
+            if value is not None and len(rows := each.of(arm)):
+                sizes.append((value, float(rows[published.order].astype(float).mean()), each.cell))
+                break
+    if len(sizes) < 2:
+        return None
+    sizes.sort()
+    ours = [own for _, own, _ in sizes]
+    return Claim(
+        f"mean {published.order}, {' < '.join(cell for _, _, cell in sizes)}",
+        ", ".join(_count(value) for value, _, _ in sizes),
+        ", ".join(map(_count, ours)),
+        "",
+        AS_PUBLISHED if ours == sorted(ours) else MISSED,
+    )
+
+
+def interval_of_median(values: Sequence[float]) -> tuple[float, float]:
+    """The narrowest interval between two of the values, as far from both ends, that has the median in 95 % of cases.
+
+    Of fewer than six values all of them do not reach that; then it is their range.
+    """
+    ordered = sorted(values)
+    # With so many values beyond each end, the median lies beyond one where no more of them lie below it, or above.
+    outside = 0
+    while stats.binom.cdf(outside + 1, len(ordered), 0.5) <= 0.025:
+        outside += 1
+    return ordered[outside], ordered[len(ordered) - 1 - outside]
+
+
+def _accuracies(figures: Mapping[str, Figures], found: Evaluated) -> Iterator[Claim]:
+    """The first sizing arm against each other one."""
+    known = {arm: each.accuracy for arm, each in figures.items() if each.accuracy is not None}
+    first = next((arm for arm in found.sizing if arm in known), None)
+    for other in known:
+        if first is None or other == first:
+            continue
+        published = known[first] - known[other]
+        if folds := found.spec.get("folds"):
+            arms = {each.arm: each for each in over_folds(found.done, folds)}
+            (test,) = chi_square([arms[first], arms[other]], int(found.data["test"]))
+            ours, interval, settled = 100 * test.difference, f"p {test.p:.2g}", test.p < LEVEL
+        else:
+            a, b = (np.sort(found.of(arm)["test_accuracy"].to_numpy(dtype=np.float64)) for arm in (first, other))
+            low, high = median_interval(a, b)
+            ours, interval = 100 * float(np.median(a) - np.median(b)), f"{100 * low:+.2f} to {100 * high:+.2f}"
+            settled = len(a) > 1 and len(b) > 1 and (low > 0 or high < 0)
+        verdict = NOT_SETTLED if not settled else AS_PUBLISHED if ours * published > 0 else MISSED
+        what = f"{first} less {other}, test accuracy"
+        yield Claim(what, f"{published:+.2f} points", f"{ours:+.2f} points", interval, verdict)
+
+
+def _reduced(arm: str, change: Change, against: str, found: Evaluated) -> Iterator[Claim]:
+    """The smallest network of an arm, at any epoch, that validation finds no worse than published."""
+    base, epochs = found.of(against), found.epochs(arm)
+    loss = min(change.accuracy or 0.0, 0.0)
+    good = epochs[epochs["val_accuracy"] >= float(base["val_accuracy"].median()) + loss / 100]
+    there = good["trial_id"].nunique()
+    trials = f"{there} of {len(found.of(arm))} trials are as good"
+    told = f"at {loss:+.1f} points" if loss else "at no loss"
+    sizes = [size for size in ("parameters", "flops", "units") if getattr(change, size) is not None]
+    if not there:
+        for size in sizes:
+            what = f"{arm}: {_named(size)} against {against}, {told}"
+            yield Claim(what, f"{getattr(change, size):+.1f} %", "none is as good", trials, MISSED)
+        return
+    best = good.sort_values(["parameters", "val_accuracy"], ascending=[True, False]).iloc[0]
+    points = 100 * (float(best["test_accuracy"]) - float(base["test_accuracy"].median()))
+    for size in sizes:
+        published = float(getattr(change, size))
+        own = sum(best["widths"].values()) if size == "units" else best[size]
+        ours = 100 * (float(own) / float(base[size].astype(float).median()) - 1)
+        yield Claim(
+            f"{arm}: {_named(size)} against {against}, {told}",
+            f"{published:+.1f} %",
+            f"{ours:+.1f} %, test {points:+.2f} points",
+            trials,
+            AS_PUBLISHED if ours <= published else MISSED,
+        )
+
+
+def _sizes(arm: str, figures: Figures, found: Evaluated) -> Iterator[Claim]:
+    rows, epochs = found.of(arm), found.epochs(arm)
+    for each in figures.sizes:
+        ids = rows.loc[np.isclose(rows["knob"].astype(float), each.knob, rtol=1e-6), "trial_id"]
+        own = epochs[epochs["trial_id"].isin(ids)]
+        units = own.assign(units=[sum(widths.values()) for widths in own["widths"]]).groupby("epoch")["units"].median()
+        both = [(at, was, float(units[at])) for at, was in zip(each.epochs, each.units, strict=True) if at in units]
+        if not both:
+            continue
+        ratios = [ours / was for _, was, ours in both]
+        what = f"{found.spec['arms'][arm]['method']}, knob {each.knob:g}: units after epoch"
+        yield Claim(
+            f"{what} {', '.join(str(at) for at, _, _ in both)}",
+            ", ".join(_count(was) for _, was, _ in both),
+            ", ".join(_count(ours) for _, _, ours in both),
+            f"ratio {min(ratios):.2f} to {max(ratios):.2f}",
+            AS_PUBLISHED if all(1 / NEAR <= ratio <= NEAR for ratio in ratios) else MISSED,
+        )
+
+
+def _ratios(arm: str, figures: Figures, found: Evaluated) -> Iterator[Claim]:
+    if not figures.ratios:
+        return
+    least = min(figures.ratios[1:])
+    for cut in cuts(found.spec):
+        rows = [each for each in equals(found.spec, found.trials, found.history, cut) if each.arm == arm]
+        if not rows:
+            continue
+        ratios = [each.ratio or 0.0 for each in rows]
+        reached = [ratio for ratio in ratios if ratio]
+        missing = len(ratios) - len(reached)
+        trained = "trained to their end" if cut is None else f"cut to {cut} epochs"
+        yield Claim(
+            f"{arm}: parameters of layered networks, {trained}, over its own at equal validation score",
+            f"{min(figures.ratios):.2f} to {max(figures.ratios):.2f}",
+            (f"{min(reached):.2f} to {max(reached):.2f}" if reached else "none is as good")
+            + (f", and {missing} of {len(ratios)} not reached" if reached and missing else ""),
+            f"median {float(np.median(ratios)):.2f}",
+            AS_PUBLISHED if float(np.median(ratios)) >= least else MISSED,
+        )
+
+
+def _falls(arm: str, found: Evaluated) -> Claim | None:
+    last = _last(found, arm)
+    if last["knob"].nunique() < 3:
+        return None
+    correlation = float(stats.spearmanr(last["knob"].astype(float), last["units"]).statistic)
+    by_knob = last.groupby("knob")["units"].median().sort_index()
+    return Claim(
+        f"{arm}: units at the end, knob {', '.join(f'{knob:.3g}' for knob in by_knob.index)}",
+        "fewer",
+        ", ".join(map(_count, by_knob)),
+        f"rank correlation {correlation:.2f}",
+        AS_PUBLISHED if correlation <= FALLING else MISSED,
+    )
+
+
+def _meets(factor: float, found: Evaluated) -> Claim | None:
+    ends = {arm: float(_last(found, arm)["units"].mean()) for arm in found.sizing if len(found.of(arm))}
+    if len(ends) < 2:
+        return None
+    ratio = max(ends.values()) / min(ends.values())
+    return Claim(
+        f"units at the end, {', '.join(ends)}",
+        "alike",
+        ", ".join(map(_count, ends.values())),
+        f"largest over smallest {ratio:.2f}",
+        AS_PUBLISHED if ratio <= factor else MISSED,
+    )
+
+
+def _last(found: Evaluated, arm: str) -> pd.DataFrame:
+    """The last epoch of each trial of an arm, with its units."""
+    last = found.epochs(arm).sort_values("epoch").groupby("trial_id").tail(1)
+    return last.assign(units=[sum(widths.values()) for widths in last["widths"]])
+
+
+def _named(size: str) -> str:
+    return "FLOPs" if size == "flops" else size
+
+
+def _count(value: float) -> str:
+    return "-" if math.isnan(value) else f"{round(value):,}"

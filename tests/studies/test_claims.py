@@ -1,0 +1,157 @@
+"""A paper's claims beside what came of them: each kind held by frames in which the answer is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from studies.claims import AS_PUBLISHED, MISSED, NOT_SETTLED, Claim, Evaluated, claims, interval_of_median, ordered
+from studies.papers import Published
+
+Row = tuple[str, float, list[tuple[float, int]]]
+
+
+def evaluated(*rows: Row, cell: str = "", methods: dict[str, str] | None = None, **spec: Any) -> Evaluated:
+    """Arms of trials: the arm, the knob, and accuracy and units of each epoch; a unit is 10 parameters, 20 FLOPs."""
+    history, trials = [], []
+    for number, (arm, knob, epochs) in enumerate(rows):
+        own = [
+            {
+                "arm": arm, "trial_id": number, "number": number, "knob": knob, "epoch": at, "val_accuracy": accuracy,
+                "test_accuracy": accuracy - 0.01, "parameters": 10 * units, "flops": 20 * units,
+                "training_flops": 100.0 * at, "widths": {"dense1": units - 1, "dense2": 1},
+            }
+            for at, (accuracy, units) in enumerate(epochs, start=1)
+        ]  # fmt: skip
+        best = max(own, key=lambda epoch: epoch["val_accuracy"])
+        history += own
+        fold = number % spec["folds"] if spec.get("folds") else None
+        point = number // spec.get("folds", 1)
+        trials.append({**best, "state": "COMPLETE", "status": "complete", "stage": "", "fold": fold, "point": point})
+    arms = dict.fromkeys(arm for arm, _, _ in rows)
+    kinds = {"sized": "shrinknets", "other": "auto-sizing", **(methods or {})}
+    plan = {"arms": {arm: {"method": kinds.get(arm, "fixed")} for arm in arms}, "epochs": 9, **spec}
+    data = {"task": "classification", "test": 1000}
+    return Evaluated(cell, plan, data, pd.DataFrame(trials), pd.DataFrame(history))
+
+
+def of(published: dict[str, Any], found: Evaluated) -> list[Claim]:
+    return claims(Published.model_validate({"source": "a paper", **published}, strict=False), found)
+
+
+def scores(arm: str, *accuracies: float) -> list[Row]:
+    return [(arm, 1e-3, [(accuracy, 10)]) for accuracy in accuracies]
+
+
+HIGH, LOW = (0.90, 0.91, 0.92, 0.905, 0.915, 0.91), (0.80, 0.81, 0.82, 0.805, 0.815, 0.81)
+
+
+@pytest.mark.parametrize(
+    ("sized", "fixed", "verdict"), [(HIGH, LOW, AS_PUBLISHED), (LOW, HIGH, MISSED), (HIGH, HIGH, NOT_SETTLED)]
+)
+def test_a_difference_of_medians_counts_where_chance_does_not_explain_it(
+    sized: tuple[float, ...], fixed: tuple[float, ...], verdict: str
+) -> None:
+    found = evaluated(*scores("fixed", *fixed), *scores("sized", *sized))
+    (claim,) = of({"arms": {"fixed": {"accuracy": 88}, "sized": {"accuracy": 89.5}}}, found)
+    assert claim.what == "sized less fixed, test accuracy"
+    assert claim.published == "+1.50 points"
+    assert claim.ours == f"{100 * (np.median(sized) - np.median(fixed)):+.2f} points"
+    assert claim.verdict == verdict
+
+
+def test_a_published_loss_is_held_too() -> None:
+    found = evaluated(*scores("fixed", *HIGH), *scores("sized", *LOW))
+    (claim,) = of({"arms": {"sized": {"accuracy": 85}, "fixed": {"accuracy": 89}}}, found)
+    assert claim.verdict == AS_PUBLISHED
+
+
+@pytest.mark.parametrize(("other", "verdict"), [(0.80, AS_PUBLISHED), (0.899, NOT_SETTLED), (0.97, MISSED)])
+def test_over_folds_the_test_of_the_paper_decides(other: float, verdict: str) -> None:
+    found = evaluated(*scores("sized", 0.90, 0.90), *scores("fixed", other, other), folds=2)
+    (claim,) = of({"arms": {"sized": {"accuracy": 77}, "fixed": {"accuracy": 72.9}}}, found)
+    assert claim.verdict == verdict
+    assert claim.interval.startswith("p ")
+
+
+def test_a_reduction_is_that_of_the_smallest_network_no_worse_than_published() -> None:
+    base = [("fixed", 0.0, [(0.90, 100)])]
+    runs = [("sized", 1e-3, [(0.88, 90), (0.90, 60), (0.899, 50), (0.5, 10)]), ("sized", 1e-2, [(0.4, 5)])]
+    found = evaluated(*base, *runs)
+    arms = {"sized": {"change": {"parameters": -30, "flops": -45}}}
+    parameters, flops = of({"against": "fixed", "arms": arms}, found)
+    assert parameters.ours == "-40.0 %, test +0.00 points"
+    assert (parameters.verdict, flops.verdict) == (AS_PUBLISHED, MISSED)
+    assert parameters.interval == "1 of 2 trials are as good"
+    arms["sized"]["change"] = {"parameters": -30, "accuracy": -0.2}
+    (claim,) = of({"against": "fixed", "arms": arms}, found)
+    assert claim.ours == "-50.0 %, test -0.10 points"
+    assert claim.what.endswith("at -0.2 points")
+
+
+def test_where_no_network_is_as_good_the_reduction_is_missed() -> None:
+    found = evaluated(("fixed", 0.0, [(0.90, 100)]), ("sized", 1e-3, [(0.88, 90)]))
+    (claim,) = of({"against": "fixed", "arms": {"sized": {"change": {"parameters": -30}}}}, found)
+    assert (claim.ours, claim.verdict) == ("none is as good", MISSED)
+
+
+@pytest.mark.parametrize(("last", "verdict"), [(50, AS_PUBLISHED), (62, AS_PUBLISHED), (70, MISSED), (39, MISSED)])
+def test_sizes_count_within_a_quarter_of_the_published_ones_at_the_same_epochs(last: int, verdict: str) -> None:
+    found = evaluated(("sized", 1e-3, [(0.5, 100), (0.6, last)]), ("sized", 1e-2, [(0.5, 9), (0.5, 9)]))
+    sizes = [{"knob": 1e-3, "epochs": [1, 2, 50], "units": [100, 50, 20]}]
+    (claim,) = of({"arms": {"sized": {"sizes": sizes}}}, found)
+    assert claim.what.endswith("units after epoch 1, 2"), "nobody trained for 50"
+    assert (claim.published, claim.ours) == ("100, 50", f"100, {last}")
+    assert claim.verdict == verdict
+
+
+@pytest.mark.parametrize(("ends", "verdict"), [((40, 30, 20), AS_PUBLISHED), ((40, 20, 30), MISSED)])
+def test_units_fall_with_the_knob(ends: tuple[int, ...], verdict: str) -> None:
+    found = evaluated(*(("sized", 10.0**at, [(0.5, 99), (0.4, units)]) for at, units in enumerate(ends)))
+    (claim,) = of({"falls": True}, found)
+    assert claim.verdict == verdict
+
+
+@pytest.mark.parametrize(("end", "verdict"), [(12, AS_PUBLISHED), (14, MISSED)])
+def test_arms_meet_at_the_end_wherever_they_start(end: int, verdict: str) -> None:
+    found = evaluated(("sized", 1e-3, [(0.5, 99), (0.5, 10)]), ("other", 1e-3, [(0.5, 5), (0.5, end)]))
+    (claim,) = of({"meets": 1.3}, found)
+    assert claim.verdict == verdict
+    assert claim.ours == f"10, {end}"
+
+
+@pytest.mark.parametrize(("sizes", "verdict"), [((10, 20), AS_PUBLISHED), ((20, 10), MISSED)])
+def test_cells_come_in_the_published_order(sizes: tuple[int, int], verdict: str) -> None:
+    cells = {"easy": {"sized": {"parameters": 100}}, "hard": {"sized": {"parameters": 200}}}
+    paper = Published.model_validate({"source": "x", "order": "parameters", "cells": cells}, strict=False)
+    easy, hard = (
+        evaluated(("sized", 1e-3, [(0.5, units)]), cell=cell) for cell, units in zip(cells, sizes, strict=True)
+    )
+    claim = ordered(paper, [hard, easy])
+    assert claim is not None
+    assert claim.what == "mean parameters, easy < hard"
+    assert claim.verdict == verdict
+    assert ordered(paper, [easy]) is None
+
+
+def test_arms_that_gave_no_network_claim_nothing() -> None:
+    found = evaluated(*scores("sized", *HIGH))
+    assert of({"arms": {"sized": {"accuracy": 90}, "fixed": {"accuracy": 89}}}, found) == []
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 60))
+def test_the_interval_of_a_median_has_it_in_95_of_100_cases_and_no_narrower_one_does(count: int) -> None:
+    low, high = interval_of_median(list(map(float, range(count))))
+    assert low + high == count - 1
+    outside = int(low)
+    # The median lies below the interval where at most so many of n values lie below it: n tosses of a coin.
+    heads = np.random.default_rng(0).binomial(count, 0.5, 200_000)
+    missed = [float(np.mean(heads <= more)) for more in (outside, outside + 1)]
+    assert missed[0] <= 0.0265 or (count < 6 and outside == 0)
+    assert missed[1] > 0.0235
