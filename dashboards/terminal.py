@@ -5,12 +5,14 @@ from __future__ import annotations
 import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 
@@ -20,14 +22,24 @@ from studies.standing import Standing
 
 
 def print_table(console: Console, content: tables.Table) -> None:
-    """A table of text, numbers to the right."""
+    """A table of text, numbers to the right; where it is too wide, ranges and headings take two lines."""
     console.print(f"\n[bold]{escape(content.title)}[/]", highlight=False)
+    table = _table(content)
+    if Measurement.get(console, console.options.update(max_width=1000), table).maximum > console.width - 1:
+        rows = tuple(tuple(cell.replace(" .. ", " ..\n") for cell in row) for row in content.rows)
+        first, *others = content.columns
+        columns = (first, *("\n".join(name.rsplit(" ", 1)) for name in others))
+        table = _table(replace(content, columns=columns, rows=rows))
+    console.print(Padding(table, (0, 0, 0, 1), expand=False))
+
+
+def _table(content: tables.Table) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for place, column in enumerate(content.columns):
         table.add_column(column, justify="right" if place else "left", no_wrap=place > 0, overflow="fold")
     for row in content.rows:
         table.add_row(*(escape(cell) for cell in row))
-    console.print(Padding(table, (0, 0, 0, 1), expand=False))
+    return table
 
 
 def print_lines(console: Console, lines: Sequence[str], mark: str = "-") -> None:
