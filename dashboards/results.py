@@ -149,7 +149,7 @@ def _section(
     if across := found.get(""):
         lines += markdown(claimed(across))
     if runs[0].evaluated.spec.get("max_training_flops"):
-        commands = [_command(run.preset, run.scale, run.cell, run.evaluated.spec) for run in runs]
+        commands = [_command(source, run) for run in runs]
         lines += spending([run.evaluated for run in runs], commands)
     else:
         for run in runs:
@@ -164,7 +164,7 @@ def _cell(
 ) -> list[str]:
     each, task = run.evaluated, run.evaluated.data["task"]
     lines = [f"### {run.cell}", ""] if run.cell else []
-    lines += [f"    {_command(run.preset, run.scale, run.cell, each.spec)}", ""]
+    lines += [f"    {_command(source, run)}", ""]
     lines += [_how(source, run), ""]
     published_of = paper.of(run.cell) if paper else {}
     lines += markdown(measured(each, published_of))
@@ -194,10 +194,13 @@ def _how(source: Local, run: Run) -> str:
     told = facts(each.spec, each.data)
     parts = []
     for row in query.origins(source.database, run.name).to_dict("records"):
-        made = row["environment"] or {}
+        made = row["environment"]
+        if not made and row["trials"] < len(each.trials):
+            continue
         parts.append(
             f"{row['trials']} trials on {row['device'] or 'an unknown device'}"
             f" ({made.get('system', '?')}, torch {made.get('torch', '?')}) at {row['commit'] or 'an unknown commit'}"
+            + (f", in packs of {made['pack']}" if "pack" in made else "")
         )
     flops, seconds = (each.trials[column].fillna(0).sum() for column in ("training_flops", "seconds"))
     state = source.standing(run.name).state
@@ -208,14 +211,17 @@ def _how(source: Local, run: Run) -> str:
     )
 
 
-def _command(preset: str, scale: str, cell: str, spec: Mapping[str, Any]) -> str:
-    """What repeats an evaluation; `cell` may be empty."""
-    plan = next(plan for plan in read_plan(preset, scale=scale) if plan.name.partition("/")[2] == cell)
-    words = ["sizer sweep", f"{preset}/{cell}" if cell else preset, *([f"--scale {scale}"] if scale != FULL else [])]
+def _command(source: Local, run: Run) -> str:
+    """What repeats an evaluation, digit for digit where its trials trained alone."""
+    (plan,) = read_plan(f"{run.preset}/{run.cell}" if run.cell else run.preset, scale=run.scale)
+    words = ["sizer sweep", f"{run.preset}/{run.cell}" if run.cell else run.preset]
+    words += [f"--scale {run.scale}"] if run.scale != FULL else []
+    spec = run.evaluated.spec
     words += [
         f"--{field} {spec[field]}" for field in ("trials", "epochs", "seed") if spec[field] != getattr(plan, field)
     ]
-    return " ".join(words)
+    made = query.origins(source.database, run.name)["environment"]
+    return " ".join(words + ([] if any("pack" in each for each in made) else ["--pack 1"]))
 
 
 def _scaled(preset: str, runs: Sequence[Run]) -> Iterator[str]:

@@ -127,8 +127,11 @@ def said(db: str | Path | Database, trial_id: int) -> dict[str, Any]:
 
 
 def origins(db: str | Path | Database, plan_name: str) -> pd.DataFrame:
-    """Where an evaluation's trials were trained, a row a kind: device, commit, environment (a dict), trials."""
-    told, keys = tables.trial_user_attributes.c, ("device", "commit", "environment")
+    """Where an evaluation's trials were trained, a row a kind: device, commit, environment (a dict), trials.
+
+    Of one that was pruned or killed neither device nor environment is known: "" and {}.
+    """
+    told, keys = tables.trial_user_attributes.c, {"device": '""', "commit": '""', "environment": "{}"}
     with reading(db) as connection:
         own = tables.trials.c.study_id.in_(stored.evaluation(connection, plan_name).studies)
         asked = select(told.trial_id, told.key, told.value_json).join(
@@ -137,7 +140,7 @@ def origins(db: str | Path | Database, plan_name: str) -> pd.DataFrame:
         said: dict[int, dict[str, str]] = {}
         for trial, key, text in connection.execute(asked.where(own, told.key.in_(keys)).order_by(told.trial_id)):
             said.setdefault(trial, {})[key] = text
-    counts = Counter(tuple(each.get(key, '""') for key in keys) for each in said.values())
+    counts = Counter(tuple(each.get(key, nothing) for key, nothing in keys.items()) for each in said.values())
     rows = [{**{key: json.loads(text) for key, text in zip(keys, each, strict=True)}, "trials": count}
             for each, count in counts.items()]  # fmt: skip
     return pd.DataFrame(rows, columns=[*keys, "trials"])

@@ -153,7 +153,8 @@ class _Pack:
         def end(run: Run | Exception) -> None:
             del self.names[member["trial_id"]]
             told = _failed(run) if isinstance(run, Exception) else _ended(run, member, data)
-            self.rows.append({**name, **told})
+            beside = {**told["environment"], "pack": str(len(self._seats))}
+            self.rows.append({**name, **told, "environment": beside})
 
         return packs.Member(
             build=lambda: build(member, data, luggage), method=_method(member), seed=member["seed"],

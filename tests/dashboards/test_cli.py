@@ -30,6 +30,7 @@ COMMANDS = {
     "best": "PLAN --arm --max-params --max-flops --max-latency --out --db --server",
     "retrain": "FOLDER --data --epochs --seeds --from-scratch --learning-rate --batch-size --optimizer --out",
     "report": "PLAN --out --db --server",
+    "results": "--out --notes --db",
     "dashboard": "--host --port --writable --read-token-file --write-token-file --allowed-host --jobs --db",
     "presets": "NAME",
     "db": "",

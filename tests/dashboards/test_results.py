@@ -33,7 +33,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made.database.close()
 
 
-def fill(bench: Bench, plan: Plan, accuracy: Callable[[str, int], float], most: int = 10**9) -> None:
+def fill(bench: Bench, plan: Plan, accuracy: Callable[[str, int], float], most: int = 10**9, **made: str) -> None:
     """Trials of two epochs, the second of which reaches an accuracy."""
     driver = bench.start(plan)
     while driver.left and most > 0:
@@ -44,7 +44,7 @@ def fill(bench: Bench, plan: Plan, accuracy: Callable[[str, int], float], most: 
         widths = dict.fromkeys(plan.layers(), 8)
         for number, reached in enumerate((top - 0.1, top), start=1):
             driver.epoch(member["trial_id"], epoch(number, reached, widths=widths))
-        driver.end(member["trial_id"], "complete", "", device="cpu", environment=ENVIRONMENT)
+        driver.end(member["trial_id"], "complete", "", device="cpu", environment={**ENVIRONMENT, **made})
     assert bench.lease is not None
     bench.lease.release()
     bench.lease = None
@@ -103,9 +103,17 @@ def test_the_command_of_an_evaluation_repeats_it(bench: Bench) -> None:
     command = re.search(r"^    sizer sweep (.*)$", page, re.MULTILINE)
     assert command is not None
     words = command[1].split()
-    assert words == [SEARCH, "--scale", "small", "--trials", "6", "--epochs", "2"]
+    assert words == [SEARCH, "--scale", "small", "--trials", "6", "--epochs", "2", "--pack", "1"]
     (plan,) = read_plan(words[0], {"trials": 6, "epochs": 2}, words[2])
     assert plan.spec() == query.spec(bench.database, plan.name)
+
+
+def test_where_trials_trained_in_packs_the_page_says_so(bench: Bench) -> None:
+    (plan,) = read_plan(SEARCH, FEW, "small")
+    fill(bench, plan, lambda arm, number: 0.9, pack="3")
+    page = results(Local(bench.database), {}, "sizer results")
+    assert "--pack" not in page
+    assert ", in packs of 3; " in page
 
 
 def test_an_evaluation_that_is_not_done_says_so_and_others_are_left_out(bench: Bench) -> None:

@@ -190,6 +190,8 @@ def test_who_fails_or_is_ended_in_a_pack_harms_no_other(tmp_path: Path) -> None:
     widths = [width for (width,) in rows(path, "select param_value from trial_params order by trial_id desc limit 4")]
     small = sum(width < 12 for width in widths)
     assert 0 < small < 4
+    told = query.origins(path, "cut")
+    assert [told["environment"][at].get("pack") for at in told.index if told["device"][at]] == ["4"]
     assert outcome.ended == {"fixed": {"pruned": small, "complete": 4 - small}}
 
 
