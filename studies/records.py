@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialUserAttributeModel
 
 from sizer import Epoch
+from studies import stored
 from studies.database import Database
 from studies.lease import Lease
 from studies.tables import architectures, history, plans, trials, weights
@@ -99,18 +100,10 @@ class Records:
 
     def spent(self, study_id: int) -> float:
         """FLOPs of training that the trials of a study that have ended have spent."""
-        own, ended = trials.c.study_id == study_id, trials.c.state.in_(("COMPLETE", "PRUNED", "FAIL"))
-        each = (
-            sa.select(sa.func.max(history.c.training_flops).label("flops"))
-            .join_from(trials, history, history.c.trial_id == trials.c.trial_id)
-            .where(own, ended)
-            .group_by(trials.c.trial_id)
-            .subquery()
-        )
 
         def read() -> float:
             with self.database.engine.connect() as connection:
-                return float(connection.scalar(sa.select(sa.func.sum(each.c.flops))) or 0)
+                return stored.spent(connection, study_id)
 
         return self.database.again(read)
 

@@ -6,6 +6,7 @@ However many trials there are, only those that run, failed or collapsed are look
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -111,7 +112,11 @@ def standing(db: str | Path | Database, name: str) -> Standing:
         counts, epochs = _counted(connection, ids), _epochs(connection, ids)
         unusual = _unusual(connection, ids, list(spec["arms"]))
         settled = target.settled(connection, spec, {f"{name}/{arm}": arm for arm in spec["arms"]})
-    arms = tuple(_arm(spec, arm, counts.get(arm, {}), epochs[arm], arm in settled) for arm in spec["arms"])
+        most = spec.get("max_training_flops")
+        spent = {arm: stored.spent(connection, study) for study, arm in ids.items()} if most else {}
+    arms = tuple(
+        _arm(spec, arm, counts.get(arm, {}), epochs[arm], arm in settled, spent.get(arm)) for arm in spec["arms"]
+    )
     left = sum(arm.running + arm.waiting for arm in arms)
     state = DONE if not left else STOPPED if driver == query.NOBODY else RUNNING
     return Standing(name, state, driver, str(spec["data"]), str(spec["network"]), arms, unusual)
@@ -124,10 +129,19 @@ def not_begun(spec: Mapping[str, Any], state: str, driver: str) -> Standing:
 
 
 def _arm(
-    spec: Mapping[str, Any], arm: str, counts: Mapping[str, int], epochs: int, settled: bool = False
+    spec: Mapping[str, Any],
+    arm: str,
+    counts: Mapping[str, int],
+    epochs: int,
+    settled: bool = False,
+    spent: float | None = None,
 ) -> ArmStanding:
     begun = sum(counts.get(state, 0) for state in STATES)
     whole = begun if settled else planned(spec, arm)
+    ended = begun - counts.get("RUNNING", 0)
+    if spent and ended and not settled and "stage" not in spec["arms"][arm]:
+        # As many as its FLOPs allow, if the others cost what these did.
+        whole = min(whole, max(begun, math.ceil(ended * spec["max_training_flops"] / spent)))
     return ArmStanding(
         arm=arm,
         stage=str(spec["arms"][arm].get("stage", "")),

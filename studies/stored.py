@@ -199,6 +199,19 @@ def _epoch(row: Mapping[Any, Any]) -> dict[str, Any]:
     return {**row, "widths": json.loads(row["widths"])}
 
 
+def spent(connection: sa.Connection, study_id: int) -> float:
+    """FLOPs of training that the trials of a study that have ended have spent."""
+    trials, history = tables.trials.c, tables.history.c
+    each = (
+        select(sa.func.max(history.training_flops).label("flops"))
+        .join_from(tables.trials, tables.history, history.trial_id == trials.trial_id)
+        .where(trials.study_id == study_id, trials.state.in_(("COMPLETE", "PRUNED", "FAIL")))
+        .group_by(trials.trial_id)
+        .subquery()
+    )
+    return float(connection.scalar(select(sa.func.sum(each.c.flops))) or 0)
+
+
 def _trials(connection: sa.Connection, of: Evaluation, trials: Sequence[int] | None) -> list[dict[str, Any]]:
     """The trials, in the order of arms and numbers."""
     ours = _ours(of) if trials is None else trials

@@ -55,6 +55,7 @@ def test_trials_that_train_count_with_what_the_others_cost(bench: Bench) -> None
     assert first is not None
     assert second is not None
     end(first, 3000)
+    assert standing(bench.database, "small").arms[0].planned == 3, "if the others cost as much"
     third = driver.next()
     assert third is not None
     assert driver.next() is None, "three of 3,000 spend it all"
