@@ -71,7 +71,11 @@ def _whole(spent: Spending, against: str, seeds: int, task: str) -> Table:
 
 def _limited(spent: Spending, size: str, name: str, task: str) -> Table:
     largest = max(float(seed.history[size].max()) for each in spent.arms.values() for seed in each if len(seed.history))
-    limits = [limit for limit in LIMITS[size] if limit < largest]
+    fits = {
+        limit: sum(math.isfinite(Spread.over(spent.chosen(arm, size, **{size: limit})).median) for arm in spent.arms)
+        for limit in LIMITS[size]
+    }
+    limits = [limit for limit, arms in fits.items() if limit < largest and arms > 1]
     rows = [
         (
             arm,
@@ -110,7 +114,8 @@ def _until(spent: Spending, against: str, task: str) -> Table:
 
 
 def _cost(cost: Spread) -> str:
-    ends = f"{100 * cost.low:.0f} to {100 * cost.high:.0f}, {cost.of} seeds" if cost.of else "no seed"
+    seeds = "1 seed" if cost.of == 1 else f"{cost.of} seeds"
+    ends = f"{100 * cost.low:.0f} to {100 * cost.high:.0f}, {seeds}" if cost.of else "no seed"
     return f"{'-' if math.isnan(cost.median) else f'{100 * cost.median:.0f}'} ({ends})"
 
 

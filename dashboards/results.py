@@ -149,6 +149,9 @@ def _section(
     if across := found.get(""):
         lines += markdown(claimed(across))
     if runs[0].evaluated.spec.get("max_training_flops"):
+        left = [run.cell for run in runs if source.standing(run.name).state != "done"]
+        lines += [f"Not done yet: {', '.join(left)}.", ""] if left else []
+        runs = [run for run in runs if run.cell not in left]
         commands = [_command(source, run) for run in runs]
         lines += spending([run.evaluated for run in runs], commands)
     else:
