@@ -170,10 +170,15 @@ def _accuracies(figures: Mapping[str, Figures], found: Evaluated) -> Iterator[Cl
 
 
 def _reduced(arm: str, change: Change, against: str, found: Evaluated) -> Iterator[Claim]:
-    """The smallest network of an arm, at any epoch, that validation finds no worse than published."""
+    """The smallest network of an arm, at any epoch, that validation finds no worse than published.
+
+    Each trial is held against the one of its number, which has its seed; where there is none, against the median.
+    """
     base, epochs = found.of(against), found.epochs(arm)
     loss = min(change.accuracy or 0.0, 0.0)
-    good = epochs[epochs["val_accuracy"] >= float(base["val_accuracy"].median()) + loss / 100]
+    partners = base.set_index("number")["val_accuracy"].astype(float)
+    wanted = epochs["number"].map(partners).fillna(float(partners.median())) + loss / 100
+    good = epochs[epochs["val_accuracy"] >= wanted]
     there = good["trial_id"].nunique()
     trials = f"{there} of {len(found.of(arm))} trials are as good"
     told = f"at {loss:+.1f} points" if loss else "at no loss"
@@ -184,7 +189,8 @@ def _reduced(arm: str, change: Change, against: str, found: Evaluated) -> Iterat
             yield Claim(what, f"{getattr(change, size):+.1f} %", "none is as good", trials, MISSED)
         return
     best = good.sort_values(["parameters", "val_accuracy"], ascending=[True, False]).iloc[0]
-    points = 100 * (float(best["test_accuracy"]) - float(base["test_accuracy"].median()))
+    tested = base.set_index("number")["test_accuracy"].astype(float)
+    points = 100 * (float(best["test_accuracy"]) - float(tested.get(best["number"], tested.median())))
     for size in sizes:
         published = float(getattr(change, size))
         own = sum(best["widths"].values()) if size == "units" else best[size]

@@ -94,6 +94,16 @@ def test_a_reduction_is_that_of_the_smallest_network_no_worse_than_published() -
     assert claim.what.endswith("at -0.2 points")
 
 
+def test_a_reduced_network_is_held_against_that_of_its_own_seed() -> None:
+    runs = [("fixed", 0.0, [(0.90, 100)]), ("fixed", 0.0, [(0.70, 100)])]
+    found = evaluated(*runs, ("sized", 1e-3, [(0.89, 20)]), ("sized", 1e-3, [(0.71, 40)]))
+    for frame in (found.trials, found.history):
+        frame.loc[frame["arm"] == "sized", "number"] -= 2
+    (claim,) = of({"against": "fixed", "arms": {"sized": {"change": {"parameters": -50}}}}, found)
+    assert claim.ours == "-60.0 %, test +1.00 points"
+    assert claim.interval == "1 of 2 trials are as good"
+
+
 def test_where_no_network_is_as_good_the_reduction_is_missed() -> None:
     found = evaluated(("fixed", 0.0, [(0.90, 100)]), ("sized", 1e-3, [(0.88, 90)]))
     (claim,) = of({"against": "fixed", "arms": {"sized": {"change": {"parameters": -30}}}}, found)
