@@ -19,6 +19,8 @@ from studies.target import SIZE
 if TYPE_CHECKING:
     from studies.workers import Shares
 
+LEARNING = (SIZE, PATH, "tpe", "gp")
+"""What draws an arm's trials each by what the ones before it came to."""
 AUTO = "auto"
 Asked = int | str
 """A number of trials, or `auto`."""
@@ -71,8 +73,8 @@ def chosen(
     sizes = dict.fromkeys(plan.every, 1)
     for name, arm in plan.every.items():
         most = math.ceil(left[name] / at_once)
-        # One that looks for sizes learns from each trial before it asks for the next; steps follow one another.
-        waits = plan.draws_by(name) in (SIZE, PATH)
+        # Who learns from each trial asks for the next when it has ended; so does who may spend no more than so much.
+        waits = plan.draws_by(name) in LEARNING or plan.max_training_flops is not None
         if most > 1 and not waits and shares.limit is None and methods.method_class(arm.method).stacks:
             best = time({**_like(plan, name), "most": most}, shares)
             sizes[name] = math.ceil(left[name] / (at_once * math.ceil(left[name] / (at_once * best))))
