@@ -109,6 +109,7 @@ def test_sizes_are_such_that_all_workers_end_together() -> None:
     assert packing.chosen(plan, "auto", dict.fromkeys(left, 2), 2, SHARES, time) == dict.fromkeys(left, 1)
     assert packing.chosen(plan, "auto", left, 2, Shares(1, 0, 5.0), time) == dict.fromkeys(left, 1)
     assert packing.chosen(plan, 7, left, 2, SHARES, time) == dict.fromkeys(left, 7)
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize("values", [{"sampler": "tpe"}, {"sampler": "gp"}, {"max_training_flops": 1e9}])
@@ -117,7 +118,6 @@ def test_who_asks_by_what_trials_came_to_has_no_packs_unasked(values: dict[str, 
     left = dict.fromkeys(plan.every, 40)
     assert packing.chosen(plan, "auto", left, 2, SHARES, lambda like, shares: 4) == dict.fromkeys(left, 1)
     assert packing.chosen(plan, 7, left, 2, SHARES, lambda like, shares: 4) == dict.fromkeys(left, 7)
-    assert len(asked) == 2
 
 
 LONG: dict[str, Any] = {"epochs": 12, "trials": 3, "batch_size": 16, "widths": [40]}
