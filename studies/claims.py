@@ -19,7 +19,7 @@ from scipy import stats
 from sizer.methods import method_class
 from studies.compare import finished
 from studies.crossval import chi_square, over_folds
-from studies.distributions import median_interval
+from studies.distributions import median_interval, spread_test
 from studies.equal import cuts, equals
 from studies.papers import Change, Figures, Published
 
@@ -100,6 +100,8 @@ def claims(published: Published, found: Evaluated) -> list[Claim]:
             result += _reduced(arm, each.change, published.against, found)
         result += _sizes(arm, each, found)
         result += _ratios(arm, each, found)
+    if published.steadier:
+        result += _steadier(figures, found)
     if published.falls:
         result += [claim for arm in found.sizing if (claim := _falls(arm, found))]
     if published.meets is not None and (claim := _meets(published.meets, found)):
@@ -149,13 +151,31 @@ def interval_of_median(values: Sequence[float]) -> tuple[float, float]:
     return ordered[outside], ordered[len(ordered) - 1 - outside]
 
 
-def _accuracies(figures: Mapping[str, Figures], found: Evaluated) -> Iterator[Claim]:
-    """The first sizing arm against each other one."""
-    known = {arm: each.accuracy for arm, each in figures.items() if each.accuracy is not None}
+def _pairs(figures: Mapping[str, Figures], found: Evaluated) -> Iterator[tuple[str, str]]:
+    """The first sizing arm with each other one, of those whose accuracy is published."""
+    known = [arm for arm, each in figures.items() if each.accuracy is not None]
     first = next((arm for arm in found.sizing if arm in known), None)
-    for other in known:
-        if first is None or other == first:
-            continue
+    yield from ((first, other) for other in known if first not in (None, other))
+
+
+def _steadier(figures: Mapping[str, Figures], found: Evaluated) -> Iterator[Claim]:
+    for first, other in _pairs(figures, found):
+        scores = [100 * found.of(arm)["test_accuracy"].to_numpy(dtype=np.float64) for arm in (first, other)]
+        spreads = [float(np.subtract(*np.percentile(each, [75, 25]))) for each in scores]
+        p = spread_test(scores)
+        settled = p is not None and p < LEVEL
+        yield Claim(
+            f"{first} and {other}, test accuracy: distance of the quartiles",
+            "smaller",
+            f"{spreads[0]:.2f} and {spreads[1]:.2f} points",
+            "" if p is None else f"p {p:.2g}",
+            NOT_SETTLED if not settled else AS_PUBLISHED if spreads[0] < spreads[1] else MISSED,
+        )
+
+
+def _accuracies(figures: Mapping[str, Figures], found: Evaluated) -> Iterator[Claim]:
+    known = {arm: each.accuracy for arm, each in figures.items() if each.accuracy is not None}
+    for first, other in _pairs(figures, found):
         published = known[first] - known[other]
         if folds := found.spec.get("folds"):
             arms = {each.arm: each for each in over_folds(found.done, folds)}

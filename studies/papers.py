@@ -72,6 +72,7 @@ class Published(Strict):
         order: What the cells are ordered by, `parameters`; their order should be the published one.
         meets: Arms that differ in where they start should end within this factor of units.
         falls: The larger the knob, the fewer units.
+        steadier: The first sizing arm's accuracies vary less than those of each other arm with published figures.
         arms: Of a preset without cells, by arm.
         cells: Of the others, by cell and arm.
     """
@@ -84,6 +85,7 @@ class Published(Strict):
     order: str = ""
     meets: float | None = None
     falls: bool = False
+    steadier: bool = False
     arms: dict[str, Figures] = Field(default={})
     cells: dict[str, dict[str, Figures]] = Field(default={})
 

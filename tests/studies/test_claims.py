@@ -79,6 +79,21 @@ def test_over_folds_the_test_of_the_paper_decides(other: float, verdict: str) ->
     assert claim.interval.startswith("p ")
 
 
+@pytest.mark.parametrize(
+    ("sized", "fixed", "verdict"), [(0.001, 0.1, AS_PUBLISHED), (0.1, 0.001, MISSED), (0.1, 0.11, NOT_SETTLED)]
+)
+def test_accuracies_vary_less_where_the_test_of_spreads_says_so(sized: float, fixed: float, verdict: str) -> None:
+    steps = (-2, -1, -1, 0, 0, 1, 1, 2)
+    found = evaluated(
+        *scores("sized", *(0.5 + sized * step for step in steps)),
+        *scores("fixed", *(0.5 + fixed * step for step in steps)),
+    )
+    figures = {"sized": {"accuracy": 89}, "fixed": {"accuracy": 88}}
+    claim = of({"steadier": True, "arms": figures}, found)[-1]
+    assert claim.ours == f"{200 * sized:.2f} and {200 * fixed:.2f} points"
+    assert claim.verdict == verdict
+
+
 def reduced(found: Evaluated, **change: float) -> list[Claim]:
     return of({"against": "fixed", "arms": {"sized": {"change": change}}}, found)
 
