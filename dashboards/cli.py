@@ -69,6 +69,7 @@ app.command(
     epilog="""[bold]Examples[/]
   sizer sweep demo
   sizer sweep shrinknets-search/mlp-mnist --trials 10 --epochs 20 --name quick
+  sizer sweep demo --arm shrinknets
   sizer sweep demo --name small --target-params 5k,20k
   sizer sweep mine.toml --dry-run"""
 )
@@ -79,6 +80,9 @@ def sweep(
     seed: SEED = None,
     scale: SCALE = "full",
     name: NAME = None,
+    arm: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Train this arm alone, and what it takes from; repeatable.")
+    ] = None,
     cpus_per_trial: Annotated[float, typer.Option(help="CPUs (and threads) of a trial.")] = 1,
     gpus_per_trial: Annotated[float, typer.Option(help="Share of a GPU of a trial, such as 0.25.")] = 0,
     concurrency: CONCURRENCY = None,
@@ -108,7 +112,7 @@ def sweep(
     jobs.check_inside(db, files)
     target = commands.target_of(params=target_params, flops=target_flops, latency=target_latency)
     overrides = {"trials": trials, "epochs": epochs, "seed": seed, "name": name, **target}
-    plans = read_plan(plan, overrides, scale)
+    plans = [one.only(arm) if arm else one for one in read_plan(plan, overrides, scale)]
     for one in plans:
         if dry_run:
             commands.dry_run(one, cpus_per_trial)

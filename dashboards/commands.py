@@ -109,7 +109,7 @@ def sweep(plan: Plan, db: str, run: Callable[..., Outcome], *, compared: bool = 
     if not outcome.already_done:
         publish(source, plan.name)
     asked = planned
-    planned = sum(arm.planned for arm in source.standing(plan.name).arms)
+    planned = sum(arm.planned for arm in source.standing(plan.name).arms if plan.planned(arm.arm))
     if outcome.already_done:
         out.print(f"All {planned} trials of {plan.name} are done already; nothing was run.")
     elif outcome.left:

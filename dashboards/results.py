@@ -67,7 +67,8 @@ def results(source: Local, notes: Mapping[str, str], command: str) -> str:
         )
     found = {group: _claims(each) for group, each in groups.items()}
     lines = ["# Results", "", f"Written by `{command}` from the database of these sweeps; by hand are the first"
-             " paragraphs and what stands under \"What to make of it\".", ""]  # fmt: skip
+             " paragraphs and what stands under \"What to make of it\". The command of an evaluation repeats it, with"
+             " `--arm NAME` one of its rows alone.", ""]  # fmt: skip
     lines += [notes["intro"].strip(), ""] if "intro" in notes else []
     lines += _summary(found)
     for (preset, scale), each in groups.items():

@@ -186,21 +186,22 @@ def with_stages(arms: Mapping[str, Arm]) -> dict[str, Arm]:
             if other is not None and other not in arms:
                 raise InputError(f"arms.{name}.{field}: {unknown('arm', other, arms)}")
     for name in found:
-        waiting = _all_needed(found, name)
+        waiting = needed(found, name)
         if name in waiting:
             raise InputError(f"arms.{name} waits for itself, by way of {', '.join(sorted(waiting - {name})) or name}")
     return found
 
 
-def _all_needed(arms: Mapping[str, Arm], name: str) -> set[str]:
-    needed: set[str] = set()
+def needed(arms: Mapping[str, Arm], name: str) -> set[str]:
+    """The arms and stages that must have ended before an arm's trials can begin, those of these among them."""
+    found: set[str] = set()
     todo = list(arms[name].waits_for(name))
     while todo:
         other = todo.pop()
-        if other not in needed:
-            needed.add(other)
+        if other not in found:
+            found.add(other)
             todo += arms[other].waits_for(other)
-    return needed
+    return found
 
 
 def planned(spec: Mapping[str, Any], arm: str) -> int:

@@ -115,7 +115,9 @@ class Driver:
         self.sweep_up()
         running = Counter(arm for arm, _ in self._adoptable)
         planned = self.plan.planned
-        self.watch.begin({arm: (self._asked[arm] - running[arm], planned(arm)) for arm in self.plan.every})
+        self.watch.begin(
+            {arm: (self._asked[arm] - running[arm], planned(arm)) for arm in self.plan.every if planned(arm)}
+        )
 
     def sweep_up(self) -> None:
         """Removes what ended trials have left: of a driver that was killed, or of a worker that woke up later."""

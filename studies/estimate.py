@@ -95,7 +95,7 @@ def dry_run(plan: Plan, cpus: int = 1) -> list[ArmEstimate]:
     threads = torch.get_num_threads()
     torch.set_num_threads(cpus)
     try:
-        return [_estimate(plan, name, arm, data) for name, arm in plan.every.items()]
+        return [_estimate(plan, name, arm, data) for name, arm in plan.every.items() if plan.planned(name)]
     finally:
         torch.set_num_threads(threads)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from sizer import datasets, methods, networks, own_network, usercode
 from sizer.datasets import Data, Whole
 from sizer.errors import InputError, unknown
 from studies import checks
-from studies.arms import Arm, Range, Rate, Taken, Width, named, planned, with_stages
+from studies.arms import Arm, Range, Rate, Taken, Width, named, needed, planned, with_stages
 from studies.path import Schedule
 from studies.pruning import NONE, Pruner
 from studies.strict import Strict
@@ -134,6 +134,19 @@ class Plan(Strict):
     def planned(self, arm: str) -> int:
         """How many trials an arm or a stage has."""
         return self._planned[arm]
+
+    def only(self, arms: Sequence[str]) -> Plan:
+        """The same plan, of which only some arms have trials, and those that they take something from.
+
+        Raises:
+            InputError: It has no such arm.
+        """
+        if strange := [arm for arm in arms if arm not in self.arms]:
+            raise unknown(f"arm of {self.name}", strange[0], self.arms)
+        wanted = {each for arm in arms for each in (arm, *needed(self.every, arm))}
+        found = self.model_copy()
+        found._planned = {arm: count if arm in wanted else 0 for arm, count in self._planned.items()}
+        return found
 
     def fold(self, arm: str, number: int) -> int | None:
         """Which fold a trial is tested on; a stage looks at the first alone. None where there are none."""

@@ -18,7 +18,7 @@ from tests.dashboards.swept import small_plan, sweep_here
 Sizer = Callable[..., tuple[int, str, str]]
 
 COMMANDS = {
-    "sweep": "PLAN --trials --epochs --seed --scale --name --cpus-per-trial --gpus-per-trial --concurrency --pack"
+    "sweep": "PLAN --trials --epochs --seed --scale --name --arm --cpus-per-trial --gpus-per-trial --concurrency --pack"
     " --target-params --target-flops --target-latency --address --timeout --trial-timeout --files --dry-run --db",
     "size": "--data --network --max-params --max-flops --max-latency --widths --method --epochs --trials --seed --name"
     " --out --cpus-per-trial --gpus-per-trial --db",

@@ -17,6 +17,7 @@ from studies.arms import TRIES, Range
 from studies.driver import Driver
 from studies.plan import Plan
 from studies.stages import Ended, nearest, next_knob, resolve
+from studies.sweep import remaining
 from tests.studies.benches import Bench
 from tests.studies.sweeps import epoch, small_plan
 from tests.studies.test_driver import train
@@ -80,6 +81,18 @@ def test_every_stage_and_fold_is_trained_once_and_in_order(bench: Bench) -> None
         assert [member["fold"] for member in own] == [0, 1, 2]
         assert len({(member["knob"], str(member["widths"]), member["learning_rate"]) for member in own}) == 1
     assert all(member["fold"] == 0 and member["seed"] == 0 for member in members if "." in member["arm"])
+
+
+def test_an_arm_alone_has_the_trials_that_it_has_among_all(bench: Bench) -> None:
+    plan = das()
+    alone = {member["arm"] for member in run(bench, plan.only(["static-b"]), restart=False)}
+    assert alone == {"dynamic.learning-rate", "dynamic", "static-b.learning-rate", "static-b"}
+    assert remaining(bench.database, plan.only(["static-b"])) == 0
+    assert remaining(bench.database, plan) > 0
+    rest = {member["arm"] for member in run(bench, plan, restart=False)}
+    assert rest == set(plan.every) - alone, "the whole plan goes on with the others"
+    with pytest.raises(InputError, match="unknown arm of small 'static-c'; there are: static-a, static-b"):
+        plan.only(["static-c"])
 
 
 def test_what_a_stage_finds_is_what_the_arm_trains_with(bench: Bench) -> None:
