@@ -63,7 +63,7 @@ def _whole(spent: Spending, against: str, seeds: int, task: str) -> Table:
         ))  # fmt: skip
     title = (
         f"With {numbers.si(spent.flops, 'FLOP')} of training each: the test {numbers.score_name(task)} of what"
-        f" validation chooses, median and range of {seeds} seeds"
+        f" validation chooses, median and range of {seeds} seed{'' if seeds == 1 else 's'}"
     )
     columns = ("arm", "trials", "test", f"less {against}'s, seed by seed", "parameters", "FLOPs a sample")
     return Table(title, columns, tuple(rows))
