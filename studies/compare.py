@@ -30,6 +30,8 @@ from studies.distributions import Floats, expected_best, median_interval, spread
 from studies.path import walks
 from studies.target import searching
 
+LEARNING = ("tpe", "gp")
+"""Samplers whose trials are no sample: later ones are better."""
 _ENDED = ("COMPLETE", "PRUNED", "FAIL")
 _WORDS = ("arm", "trial_id", "number", "state", "status", "reason")
 _NUMBERS = ("val_accuracy", "test_accuracy", "parameters", "units", "training_flops", "seconds")
@@ -254,7 +256,15 @@ def compare_plan(
 def dependent_arms(spec: Mapping[str, Any]) -> dict[str, str]:
     """Arm -> how its trials depend on each other, of a plan as `studies.plan.Plan.spec` gives it."""
     steps = dict.fromkeys(walks(spec), "are the steps of a path, each from where the one before was")
-    return steps | dict.fromkeys(searching(spec), "look for sizes, each by what the ones before had, with one seed")
+    looking = dict.fromkeys(searching(spec), "look for sizes, each by what the ones before had, with one seed")
+    learning = {
+        name: f"are drawn by {sampler}, each by what the ones before came to"
+        for name, arm in spec["arms"].items()
+        if (sampler := arm.get("sampler", spec.get("sampler"))) in LEARNING
+        and "stage" not in arm
+        and "cut" not in arm.get("widths", {})  # those that take their widths draw nothing
+    }
+    return {**learning, **steps, **looking}
 
 
 def finished(trials: pd.DataFrame) -> pd.DataFrame:

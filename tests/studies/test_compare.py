@@ -76,7 +76,7 @@ def test_trials_that_depend_on_each_other_are_tested_against_none_and_count_toge
     assert compare(trials, NO_EPOCHS).pairs
 
 
-def test_steps_of_a_path_and_trials_that_look_for_sizes_depend_on_each_other() -> None:
+def test_trials_depend_on_each_other_where_later_ones_go_by_earlier_ones() -> None:
     knob = {"low": 1e-4, "high": 1e-2}
     arms = {
         "walks": {"method": "shrinknets", "lambda": knob, "schedule": {"name": "path"}},
@@ -86,8 +86,17 @@ def test_steps_of_a_path_and_trials_that_look_for_sizes_depend_on_each_other() -
         "fixed": {"method": "fixed"},
     }
     target = {"params": [1000]}
-    assert list(dependent_arms({"arms": arms, "target": target, "sampler": "random"})) == ["walks", "looks", "fills"]
-    assert list(dependent_arms({"arms": arms, "sampler": "random"})) == ["walks", "fills"]
+    found = dependent_arms({"arms": arms, "target": target, "sampler": "random"})
+    assert set(found) == {"walks", "looks", "fills", "draws"}
+    assert found["draws"] == "are drawn by tpe, each by what the ones before came to"
+    assert set(dependent_arms({"arms": arms, "sampler": "random"})) == {"walks", "fills", "draws"}
+    arms |= {
+        "cut": {"method": "fixed", "widths": {"cut": 0.1}},
+        "fixed.learning-rate": {"method": "fixed", "stage": "x"},
+    }
+    found = dependent_arms({"arms": arms, "sampler": "gp"})
+    assert found["walks"].startswith("are the steps of a path")
+    assert set(found) == set(arms) - {"cut", "fixed.learning-rate"}
 
 
 def test_equal_validation_goes_to_the_smaller_network_and_then_to_the_earlier_trial() -> None:
