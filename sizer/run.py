@@ -206,9 +206,17 @@ class Training:
         return record
 
     def _inputs(self) -> Iterator[tuple[Tensor, ...]]:
-        """The training part's inputs, for a method: the order of the epochs to come stays as it is."""
+        """The training part's inputs, for a method: the order of the epochs to come stays as it is.
+
+        What is looked at counts as training, forward. (FLOPs are counted here, before the method hooks anything in.)
+        """
+        return self._looked_at(self.passes.flops()[0])
+
+    def _looked_at(self, flops: int) -> Iterator[tuple[Tensor, ...]]:
         with self._undisturbed(self.train_part):
-            yield from self.train_part.inputs()
+            for inputs in self.train_part.inputs():
+                self.net.spent += flops * len(inputs[0])
+                yield inputs
 
     def _examples(self) -> Iterator[Batch]:
         """The training part's inputs and targets, for a method: likewise."""
@@ -216,12 +224,19 @@ class Training:
             yield from self.train_part.examples()
 
     def _score(self) -> float:
-        """The validation metric of the network as it stands, for a method."""
+        """The validation metric of the network as it stands, for a method; counts as training, as the inputs do."""
         part = self.parts["val"]
         assert part is not None
         training = [child for child in self.net.module.modules() if child.training]
+        flops = self.passes.flops()[0]
+
+        def counted() -> Iterator[Batch]:
+            for inputs, targets in part:
+                self.net.spent += flops * len(targets)
+                yield inputs, targets
+
         with self._undisturbed(part):
-            score = self.passes.measure(part)[1]
+            score = self.passes.measure(counted())[1]
         for child in training:
             child.training = True
         return score
