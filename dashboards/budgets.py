@@ -19,7 +19,7 @@ LIMITS = {
     "flops": (30_000, 100_000, 300_000, 1_000_000, 3_000_000),
 }
 SHARES = (0.5, 1.0)
-"""Of the FLOPs that an arm may spend: what `AGAINST` reaches with so many, the cost is told of."""
+"""Of the FLOPs that an arm may spend: it is told what it costs others to be as good as `AGAINST` is with so many."""
 
 
 def spending(found: Sequence[Evaluated], commands: Sequence[str]) -> list[str]:
@@ -40,10 +40,14 @@ def _group(found: Sequence[Evaluated], commands: Sequence[str]) -> list[str]:
     first = found[0]
     told, task = facts(first.spec, first.data), first.data["task"]
     spent = Spending.of([(each.trials, each.history) for each in found], float(first.spec["max_training_flops"]))
-    against = AGAINST if AGAINST in spent.arms else next(iter(spent.arms))
+    against = AGAINST if AGAINST in spent.arms else next(iter(spent.arms), "")
     lines = [f"### {first.spec['data']}, {first.spec['network']}", "", *(f"    {command}" for command in commands), ""]
     lines += [f"{told['data']}; {told['network']}; {told['training']}.", ""]
-    lines += [f"- {arm}: {told[arm]}" for arm in spent.arms] + [""]
+    lines += [f"- {arm}: {told[arm]}" for arm in spent.arms]
+    left_out = [arm for arm in dict.fromkeys(first.trials["arm"]) if arm not in spent.arms]
+    lines += [*([f"- without a network in one of the seeds: {', '.join(left_out)}"] if left_out else []), ""]
+    if not spent.arms:
+        return lines
     lines += markdown(_whole(spent, against, len(found), task))
     for size, name in (("parameters", "parameters"), ("flops", "FLOPs a sample")):
         lines += markdown(_limited(spent, size, name, task))
@@ -54,7 +58,9 @@ def _whole(spent: Spending, against: str, seeds: int, task: str) -> Table:
     base, rows = spent.chosen(against, "test_accuracy"), []
     for arm, searches in spent.arms.items():
         test = spent.chosen(arm, "test_accuracy")
-        differences = [own - other for own, other in zip(test, base, strict=True)]
+        differences = [
+            own - other if math.isfinite(other) else -math.inf for own, other in zip(test, base, strict=True)
+        ]
         trials = Spread.over([float(len(seed.trials)) for seed in searches])
         rows.append((
             arm, f"{trials.median:.0f}", _score(Spread.over(test), task),
@@ -70,7 +76,8 @@ def _whole(spent: Spending, against: str, seeds: int, task: str) -> Table:
 
 
 def _limited(spent: Spending, size: str, name: str, task: str) -> Table:
-    largest = max(float(seed.history[size].max()) for each in spent.arms.values() for seed in each if len(seed.history))
+    sizes = [seed.history[size].max() for each in spent.arms.values() for seed in each if len(seed.history)]
+    largest = max(map(float, sizes), default=0.0)
     fits = {
         limit: sum(math.isfinite(Spread.over(spent.chosen(arm, size, **{size: limit})).median) for arm in spent.arms)
         for limit in LIMITS[size]
@@ -91,24 +98,14 @@ def _limited(spent: Spending, size: str, name: str, task: str) -> Table:
 
 
 def _until(spent: Spending, against: str, task: str) -> Table:
-    """What it costs until a validation accuracy, in the FLOPs that every arm may spend."""
-    levels = []
-    for share in SHARES:
-        part = Spending(
-            share * spent.flops, {against: tuple(each.within(share * spent.flops) for each in spent.arms[against])}
-        )
-        levels.append(Spread.over(part.chosen(against, "val_accuracy")).median)
-    rows = []
-    for arm in spent.arms:
-        costs = [Spread.over([each / spent.flops for each in spent.until(arm, level)]) for level in levels]
-        rows.append((arm, *(_cost(cost) for cost in costs)))
-    shares = [
-        f"{numbers.score(level, task)} ({against} with {100 * share:.0f} %)"
-        for level, share in zip(levels, SHARES, strict=True)
+    """What it costs to be as good as one arm, in the FLOPs that every arm may spend."""
+    rows = [
+        (arm, *(_cost(Spread.over(spent.until_as_good(arm, against, share))) for share in SHARES)) for arm in spent.arms
     ]
+    shares = [f"with {100 * share:.0f} %" for share in SHARES]
     title = (
-        f"Training FLOPs until a validation {numbers.score_name(task)}, in percent of what each may spend: median, and"
-        " range of the seeds that reach it"
+        f"Training FLOPs, in percent of these, until validation {numbers.score_name(task)} is what {against} has"
+        " of the same seed: median, and range of the seeds that get there"
     )
     return Table(title, ("arm", *shares), tuple(rows))
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from dashboards import numbers
 from dashboards.tables import Table
-from studies.claims import MISSED, Claim, Evaluated, interval_of_median
+from studies.claims import MISSED, Claim, Evaluated, interval_of_median, total
 from studies.crossval import over_folds
 from studies.papers import Figures
 
@@ -41,7 +41,7 @@ def measured(each: Evaluated, figures: Mapping[str, Figures]) -> Table:
         else:
             low, high = (numbers.score(end, task).removesuffix(" %") for end in interval_of_median(test))
             score, spread = float(pd.Series(test).median()), f"{low} to {high}"
-        units = done["widths"].map(lambda widths: widths.get("neurons", sum(widths.values())))
+        units = done["widths"].map(total)
         rows.append((
             arm, str(len(done)), numbers.score(score, task), spread,
             *([_known(figure.accuracy, " %")] if shown["accuracy"] else []),
@@ -77,20 +77,23 @@ def knobs(each: Evaluated, against: str) -> Table | None:
         last = each.epochs(arm).sort_values("epoch").groupby("trial_id").tail(1).set_index("trial_id")
         for knob in sorted(done["knob"].astype(float).unique()):
             same = done[done["knob"] == knob]
-            ends = last.loc[same["trial_id"], "widths"].map(lambda widths: widths.get("neurons", sum(widths.values())))
+            ends = last.loc[same["trial_id"], "widths"].map(total)
             parameters, score = float(same["parameters"].astype(float).median()), float(same["test_accuracy"].median())
             changes: tuple[str, ...] = ()
             if len(base):
                 points = score - float(base["test_accuracy"].median())
                 change = parameters / float(base["parameters"].astype(float).median()) - 1
-                changes = (f"{100 * change:+.0f} %", f"{100 * points:+.2f}")
+                changes = (
+                    f"{100 * change:+.0f} %",
+                    f"{points:+.3f}" if task == "regression" else f"{100 * points:+.2f}",
+                )
             rows.append((
                 arm, numbers.knob(knob), str(len(same)), numbers.score(score, task), numbers.count(parameters),
                 numbers.count(float(ends.median())), *changes,
             ))  # fmt: skip
     if not rows:
         return None
-    more = (f"against {against}", "points") if len(base) else ()
+    more = (f"against {against}", "R²" if task == "regression" else "points") if len(base) else ()
     columns = ("arm", "knob", "n", f"test {numbers.score_name(task)}", "parameters", "units at the end", *more)
     return Table("By the knob; size and score at the best validation epoch", columns, tuple(rows))
 
@@ -105,7 +108,7 @@ def by_start(each: Evaluated) -> Table | None:
     units = {}
     for arm in arms:
         epochs = each.epochs(arm)
-        totals = epochs.assign(units=[sum(widths.values()) for widths in epochs["widths"]])
+        totals = epochs.assign(units=epochs["widths"].map(total))
         units[arm] = totals.groupby("epoch")["units"].agg(["mean", "min", "max"])
 
     def told(arm: str, epoch: int) -> str:

@@ -25,6 +25,9 @@ from studies.papers import Published, published
 from studies.plan import Plan, differences
 from studies.reading import FULL, read_plan
 
+OVERRIDDEN = ("trials", "epochs", "seed")
+"""What a sweep's command may say otherwise than its preset."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -98,7 +101,7 @@ def _run(source: Local, name: str) -> Run | None:
     """What an evaluation is of the presets; None where it is of none, or nothing of it has ended."""
     base, _, cell = name.partition("/")
     preset, _, scale = base.partition(".")
-    if preset not in presets.names():
+    if preset not in presets.names() or _plan(preset, scale or FULL, cell) is None:
         return None
     spec, trials = source.spec(name), source.trials(name)
     trials = trials[trials["stage"] == ""]
@@ -106,6 +109,15 @@ def _run(source: Local, name: str) -> Run | None:
     history = history[history["trial_id"].isin(trials["trial_id"])]
     evaluated = Evaluated(cell, spec, source.data(name), trials, history)
     return Run(preset, scale or FULL, cell, name, evaluated) if len(evaluated.done) else None
+
+
+def _plan(preset: str, scale: str, cell: str, overrides: Mapping[str, Any] | None = None) -> Plan | None:
+    """A cell of a preset; None where there is none, or no such scale."""
+    try:
+        (found,) = read_plan(f"{preset}/{cell}" if cell else preset, overrides, scale)
+    except (InputError, ValueError):  # several are none
+        return None
+    return found
 
 
 def _claims(runs: Sequence[Run]) -> dict[str, list[Claim]]:
@@ -144,9 +156,8 @@ def _section(
         lines += [f"Published: {paper.source}.", ""]
         lines += [f"- The paper says: {said}" for said in paper.says]
         lines += [f"- Otherwise than there: {line}" for line in paper.protocol]
-        lines += [f"- In this scale: {line}" for line in _scaled(preset, runs)]
         lines += [f"- {line}" for line in _missing(preset, paper, runs)]
-        lines += [""]
+    lines += [*(f"- In this scale: {line}" for line in _scaled(preset, runs)), ""]
     if across := found.get(""):
         lines += markdown(claimed(across))
     if runs[0].evaluated.spec.get("max_training_flops"):
@@ -154,6 +165,7 @@ def _section(
         lines += [f"Not done yet: {', '.join(left)}.", ""] if left else []
         runs = [run for run in runs if run.cell not in left]
         commands = [_command(source, run) for run in runs]
+        lines += [f"- {run.cell}: {changed}" for run in runs if (changed := _changed(run))]
         lines += spending([run.evaluated for run in runs], commands)
     else:
         for run in runs:
@@ -183,8 +195,8 @@ def _cell(
         rows = equals(each.spec, each.trials, each.history, cut)
         lines += markdown(tables.equals(rows, task, cut)) if rows else []
     comparison = compare_plan(each.spec, each.trials, each.history, task=task)
-    if comparison.pairs and not each.spec.get("folds"):
-        lines += [*(f"- {line}" for line in tables.findings(comparison)), ""]
+    told = tables.findings(comparison) if comparison.pairs and not each.spec.get("folds") else comparison.notes
+    lines += [*(f"- {line}" for line in told), ""] if told else []
     if run.name in notes:
         lines += ["What to make of it:", "", notes[run.name].strip(), ""]
     elif any(claim.verdict == MISSED for claim in found):
@@ -211,21 +223,31 @@ def _how(source: Local, run: Run) -> str:
     unfinished = "" if state == "done" else f" **Not done yet: {state}.**"
     return (
         f"{told['data']}; {told['network']}; {told['training']}. {'; '.join(parts)}; {numbers.si(flops, 'FLOP')} and "
-        f"{numbers.duration(seconds)} in all.{unfinished}"
+        f"{numbers.duration(seconds)} in all.{unfinished} {_changed(run)}".rstrip()
     )
 
 
 def _command(source: Local, run: Run) -> str:
     """What repeats an evaluation, digit for digit where its trials trained alone."""
-    (plan,) = read_plan(f"{run.preset}/{run.cell}" if run.cell else run.preset, scale=run.scale)
-    words = ["sizer sweep", f"{run.preset}/{run.cell}" if run.cell else run.preset]
+    plan, words = _plan(run.preset, run.scale, run.cell), [f"{run.preset}/{run.cell}" if run.cell else run.preset]
+    assert plan is not None
     words += [f"--scale {run.scale}"] if run.scale != FULL else []
-    spec = run.evaluated.spec
-    words += [
-        f"--{field} {spec[field]}" for field in ("trials", "epochs", "seed") if spec[field] != getattr(plan, field)
-    ]
+    for field in OVERRIDDEN:
+        if (value := run.evaluated.spec[field]) != getattr(plan, field):
+            words.append(f"--{field} {value}")
     made = query.origins(source.database, run.name)["environment"]
-    return " ".join(words + ([] if any("pack" in each for each in made) else ["--pack 1"]))
+    return " ".join(["sizer sweep", *words, *([] if any("pack" in each for each in made) else ["--pack 1"])])
+
+
+def _changed(run: Run) -> str:
+    """Where the preset is no longer what the evaluation ran, in words; empty where it is."""
+    spec = run.evaluated.spec
+    plan = _plan(run.preset, run.scale, run.cell, {field: spec[field] for field in OVERRIDDEN})
+    assert plan is not None
+    lines = differences(spec, plan.spec())
+    if spec.get("max_training_flops") != plan.max_training_flops:
+        lines.append(f"max_training_flops: was {spec.get('max_training_flops')}, now {plan.max_training_flops}")
+    return f"**The preset has changed since: {'; '.join(lines)}.**" if lines else ""
 
 
 def _scaled(preset: str, runs: Sequence[Run]) -> Iterator[str]:
@@ -248,6 +270,8 @@ def _shrunk(full: Plan, spec: Mapping[str, Any]) -> str:
         field, _, values = line.partition(": was ")
         was, _, now = values.partition(", now ")
         place, _, inner = field.removeprefix("arms.").partition(".")
+        if field.startswith("arms.") and "stage" in spec["arms"].get(place, {"stage": ""}):
+            continue
         if field.startswith("arms."):
             arms.setdefault(inner.partition(".")[0].replace("_", " "), []).append(place)
         elif field not in ("name", "data_sha256", "description"):

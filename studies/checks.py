@@ -184,6 +184,12 @@ def _check_spending(plan: Plan) -> None:
         return
     if plan.folds is not None:
         raise InputError(f"max_training_flops: every point is wanted in all {plan.folds} folds; leave out {most:g}")
+    if taking := [(name, arm.taken.mean_of) for name, arm in plan.arms.items() if arm.taken and arm.taken.mean_of]:
+        name, other = taking[0]
+        raise InputError(
+            f"max_training_flops: what {other} spends on the widths of {name} would not count; give {name} widths of"
+            f" its own, or leave out {most:g}"
+        )
     if staged := [name for name, arm in plan.arms.items() if arm.stages()]:
         raise InputError(
             f"max_training_flops: what the stages of {staged[0]} spend would not count; give it one learning rate, and"

@@ -28,10 +28,9 @@ from scipy import stats
 from sizer.methods import method_class
 from studies.distributions import Floats, expected_best, median_interval, spread_test
 from studies.path import walks
+from studies.plan import LEARNING
 from studies.target import searching
 
-LEARNING = ("tpe", "gp")
-"""Samplers whose trials are no sample: later ones are better."""
 _ENDED = ("COMPLETE", "PRUNED", "FAIL")
 _WORDS = ("arm", "trial_id", "number", "state", "status", "reason")
 _NUMBERS = ("val_accuracy", "test_accuracy", "parameters", "units", "training_flops", "seconds")
@@ -262,7 +261,8 @@ def dependent_arms(spec: Mapping[str, Any]) -> dict[str, str]:
         for name, arm in spec["arms"].items()
         if (sampler := arm.get("sampler", spec.get("sampler"))) in LEARNING
         and "stage" not in arm
-        and "cut" not in arm.get("widths", {})  # those that take their widths draw nothing
+        # One that takes its widths draws its weight decay at most.
+        and ("cut" not in arm.get("widths", {}) or "weight_decay" in arm)
     }
     return {**learning, **steps, **looking}
 

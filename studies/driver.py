@@ -110,7 +110,8 @@ class Driver:
             rows = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
             self._waiting[arm] = [row.number for row in rows if row.state == TrialState.WAITING]
             self._asked[arm] = trials - len(self._waiting[arm])
-            self._adoptable += [(arm, row) for row in rows if row.state == TrialState.RUNNING]
+            if self.plan.planned(arm):
+                self._adoptable += [(arm, row) for row in rows if row.state == TrialState.RUNNING]
             self._settle(arm)
         self.sweep_up()
         running = Counter(arm for arm, _ in self._adoptable)
@@ -374,8 +375,12 @@ class Driver:
         self._settled = self._settled | {arm} if done else self._settled - {arm}
 
     def _goes_on(self, arm: str) -> bool:
-        """Whether an arm has trials that train, or have still to begin or to be adopted."""
-        return bool(self.to_begin()[arm]) or arm in {member["arm"] for member in self._members.values()}
+        """Whether an arm has trials that train, or have still to begin or to be adopted; one left out may."""
+        return (
+            not self.plan.planned(arm)
+            or bool(self.to_begin()[arm])
+            or arm in {member["arm"] for member in self._members.values()}
+        )
 
     def known(self, trial_id: int) -> int:
         """The last epoch of a trial in flight that is written."""

@@ -13,14 +13,12 @@ from sizer.errors import InputError
 from studies import estimate
 from studies import plan as plans
 from studies.luggage import Luggage, code_of, data_of
-from studies.plan import PATH, Plan
+from studies.plan import LEARNING, PATH, Plan
 from studies.target import SIZE
 
 if TYPE_CHECKING:
     from studies.workers import Shares
 
-LEARNING = (SIZE, PATH, "tpe", "gp")
-"""What draws an arm's trials each by what the ones before it came to."""
 AUTO = "auto"
 Asked = int | str
 """A number of trials, or `auto`."""
@@ -74,7 +72,7 @@ def chosen(
     for name, arm in plan.every.items():
         most = math.ceil(left[name] / at_once)
         # Who learns from each trial asks for the next when it has ended; so does who may spend no more than so much.
-        waits = plan.draws_by(name) in LEARNING or plan.max_training_flops is not None
+        waits = plan.draws_by(name) in (SIZE, PATH, *LEARNING) or plan.max_training_flops is not None
         if most > 1 and not waits and shares.limit is None and methods.method_class(arm.method).stacks:
             best = time({**_like(plan, name), "most": most}, shares)
             sizes[name] = math.ceil(left[name] / (at_once * math.ceil(left[name] / (at_once * best))))

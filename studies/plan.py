@@ -30,6 +30,8 @@ from studies.target import SIZE, Target
 
 PATH = "path"
 """What stands for the sampler of an arm that walks."""
+LEARNING = ("tpe", "gp")
+"""Samplers that draw each trial by what the ones before it came to."""
 MAY_DIFFER = frozenset({"trials", "target", "max_training_flops", "description"})
 """Fields that say how far a sweep goes, and not what its trials are."""
 LONGEST_NAME = 150

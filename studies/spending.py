@@ -1,7 +1,7 @@
 """What searches come to for the same FLOPs of training: pure functions of the data frames of an evaluation over seeds.
 
 Each seed is an evaluation of its own. Trials count in the order in which they were asked for, as long as all together
-have spent no more than is looked at: what the last one would go beyond it with does not count. A pruned trial costs
+have spent no more than is looked at, and of the one that goes beyond it the epochs that do not. A pruned trial costs
 what it was trained for; only trials trained to their end give a network, as no weights of others are kept. Validation
 accuracy chooses, among all epochs that fit; the test accuracy of the chosen epoch is reported.
 """
@@ -36,10 +36,14 @@ class Seed:
         return float(self.trials["training_flops"].fillna(0).sum())
 
     def within(self, flops: float) -> Seed:
-        """The trials that so many FLOPs allow."""
+        """What so many FLOPs allow: whole trials, and the first epochs of the next one."""
         ordered = self.trials.sort_values("number")
-        kept = ordered[ordered["training_flops"].fillna(0).cumsum() <= flops]
-        return Seed(kept, self.history[self.history["trial_id"].isin(kept["trial_id"])])
+        costs = ordered["training_flops"].fillna(0)
+        before = dict(zip(ordered["trial_id"], costs.cumsum() - costs, strict=True))
+        spent = self.history["trial_id"].map(before).astype(float) + self.history["training_flops"]
+        history = self.history[spent <= flops]
+        begun = ordered["trial_id"].isin(history["trial_id"]) | (costs.cumsum() <= flops)
+        return Seed(ordered[begun], history)
 
     def chosen(self, **limits: float) -> pd.Series | None:
         """The epoch that validation chooses among those of at most so many `parameters` or `flops`; None if none is."""
@@ -102,22 +106,27 @@ class Spending:
 
     @staticmethod
     def of(seeds: Sequence[tuple[pd.DataFrame, pd.DataFrame]], flops: float) -> Spending:
-        """Of pairs of trials and history, one a seed."""
-        names = [
-            arm for arm in dict.fromkeys(seeds[0][0]["arm"]) if all(arm in set(trials["arm"]) for trials, _ in seeds)
-        ]
-        whole = {
-            arm: tuple(Seed(trials[trials["arm"] == arm], history[history["arm"] == arm]) for trials, history in seeds)
-            for arm in names
-        }
-        flops = min([flops, *(seed.spent for each in whole.values() for seed in each)])
-        return Spending(flops, {arm: tuple(seed.within(flops) for seed in each) for arm, each in whole.items()})
+        """Of pairs of trials and history, one a seed; arms that gave no network with one of the seeds are left out."""
+        found: dict[str, tuple[Seed, ...]] = {}
+        for arm in dict.fromkeys(seeds[0][0]["arm"]):
+            own = tuple(Seed(trials[trials["arm"] == arm], history[history["arm"] == arm]) for trials, history in seeds)
+            if all(seed.chosen() is not None for seed in own):
+                found[arm] = own
+        flops = min([flops, *(seed.spent for each in found.values() for seed in each)])
+        return Spending(flops, {arm: tuple(seed.within(flops) for seed in each) for arm, each in found.items()})
+
+    def until_as_good(self, arm: str, as_arm: str, share: float) -> list[float]:
+        """The share of the FLOPs after which an arm is as good as another with a share of them, by validation.
+
+        Seed by seed; inf where it never is, and nan where the other has nothing.
+        """
+        costs = []
+        for own, other in zip(self.arms[arm], self.arms[as_arm], strict=True):
+            best = other.within(share * self.flops).chosen()
+            costs.append(math.nan if best is None else own.until(float(best["val_accuracy"])) / self.flops)
+        return costs
 
     def chosen(self, arm: str, column: str, **limits: float) -> list[float]:
         """A column of each seed's chosen epoch; -inf where nothing fits."""
         rows = [seed.chosen(**limits) for seed in self.arms[arm]]
         return [-math.inf if row is None else float(row[column]) for row in rows]
-
-    def until(self, arm: str, accuracy: float) -> list[float]:
-        """FLOPs that each seed spends until such a validation accuracy."""
-        return [seed.until(accuracy) for seed in self.arms[arm]]

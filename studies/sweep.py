@@ -199,8 +199,9 @@ def remaining(database: Database, plan: Plan) -> int:
     if before is not None and any(begun.values()):
         _check_same(plan, json.loads(before), begun)
     to_begin = {arm: 0 if arm in settled else max(0, plan.planned(arm) - begun[arm]) for arm in plan.every}
-    open_trials = sum(counts[arm]["RUNNING"] + to_begin[arm] for arm in plan.every)
-    return open_trials or len(left_over(files_of(database, plan.name), list(names)))
+    asked = {name: arm for name, arm in names.items() if plan.planned(arm)}
+    open_trials = sum(counts[arm]["RUNNING"] + to_begin[arm] for arm in asked.values())
+    return open_trials or len(left_over(files_of(database, plan.name), list(asked)))
 
 
 def describe(data: Data, plan: Plan | None = None) -> dict[str, Any]:

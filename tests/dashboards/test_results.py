@@ -151,9 +151,28 @@ def test_searches_on_the_same_flops_are_told_over_their_seeds(bench: Bench) -> N
     rows = table(page, whole)
     assert rows["random"][:3] == ["3", "89.00 (89.00 to 89.00)", ""]
     assert rows["tpe"][:3] == ["3", "93.00 (93.00 to 93.00)", "+4.00 (+4.00 to +4.00)"]
-    until = next(line for line in page.splitlines() if line.startswith("Training FLOPs until a validation accuracy"))
+    until = next(line for line in page.splitlines() if line.startswith("Training FLOPs, in percent of these, until"))
     assert table(page, until[:-1])["shrinknets"] == ["33 (33 to 33, 3 seeds)"] * 2
     assert table(page, until[:-1])["random"][1] == "100 (100 to 100, 3 seeds)"
+    assert "- In this scale: trials 4 (full: 200), " in page
+    assert "fashion_mnist-1: **The preset has changed since: max_training_flops: was 6000.0, now" in page
+
+
+def test_an_evaluation_that_the_preset_no_longer_gives_says_so(bench: Bench) -> None:
+    (plan,) = read_plan(SEARCH, FEW, "small")
+    fill(bench, Plan(**{**plan.model_dump(exclude_none=True), "batch_size": 128}), lambda arm, number: 0.9)
+    page = results(Local(bench.database), {}, "sizer results")
+    assert "**The preset has changed since: batch_size: was 128, now 256.**" in page
+
+
+@pytest.mark.parametrize(
+    "name", ["shrinknets-search.small/mine", "demo.foo", "das-baselines", "shrinknets-search.x/mlp-mnist"]
+)
+def test_evaluations_of_other_names_are_no_presets(bench: Bench, name: str) -> None:
+    source = search(bench)
+    before = results(source, {}, "sizer results")
+    fill(bench, small_plan(name=name), lambda arm, number: 0.9)
+    assert results(source, {}, "sizer results") == before
 
 
 def test_the_command_writes_the_page(bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,8 +90,28 @@ def test_accuracies_vary_less_where_the_test_of_spreads_says_so(sized: float, fi
     )
     figures = {"sized": {"accuracy": 89}, "fixed": {"accuracy": 88}}
     claim = of({"steadier": True, "arms": figures}, found)[-1]
-    assert claim.ours == f"{200 * sized:.2f} and {200 * fixed:.2f} points"
+    assert claim.ours == f"{100 * sized:.2f} and {100 * fixed:.2f} points"
     assert claim.verdict == verdict
+
+
+def test_a_few_far_off_make_accuracies_vary_more_whatever_the_quartiles_say() -> None:
+    sized = [0.885 + 0.0001 * at for at in range(16)] + [0.1] * 4
+    fixed = [0.88 + 0.0005 * at for at in range(20)]
+    figures = {"sized": {"accuracy": 89}, "fixed": {"accuracy": 88}}
+    claim = of({"steadier": True, "arms": figures}, evaluated(*scores("sized", *sized), *scores("fixed", *fixed)))[-1]
+    assert claim.verdict == MISSED
+
+
+def test_a_handful_of_trials_settles_nothing() -> None:
+    found = evaluated(*scores("fixed", *LOW[:5]), *scores("sized", *HIGH[:5]))
+    figures = {"sized": {"accuracy": 89}, "fixed": {"accuracy": 88, "of": ""}}
+    assert [each.verdict for each in of({"steadier": True, "arms": figures}, found)] == [NOT_SETTLED] * 2
+
+
+def test_figures_of_other_data_are_told_as_that() -> None:
+    found = evaluated(*scores("fixed", *LOW), *scores("sized", *HIGH))
+    figures = {"sized": {"accuracy": 45.1, "of": "CIFAR-100"}, "fixed": {"accuracy": 32.4, "of": "CIFAR-100"}}
+    assert of({"arms": figures}, found)[0].published == "+12.70 points (CIFAR-100)"
 
 
 def reduced(found: Evaluated, **change: float) -> list[Claim]:
@@ -111,7 +131,9 @@ def test_a_reduction_is_that_of_the_smallest_network_no_worse_than_published() -
     assert claim.ours == "-50.0 %, test -0.10 points"
     assert claim.what.endswith("at -0.2 points")
     (claim,) = reduced(found, parameters=-30, accuracy=6.7)
-    assert claim.ours.startswith("-40.0 %"), "a gain is not asked for"
+    assert claim.published == "-30.0 %, +6.7 points"
+    assert claim.ours.startswith("-40.0 %, test +0.00")
+    assert claim.verdict == NOT_SETTLED, "it has no gain"
 
 
 @pytest.mark.parametrize(("good", "verdict"), [(3, AS_PUBLISHED), (2, AS_PUBLISHED), (1, NOT_SETTLED), (0, MISSED)])

@@ -94,6 +94,7 @@ def test_trials_depend_on_each_other_where_later_ones_go_by_earlier_ones() -> No
         "cut": {"method": "fixed", "widths": {"cut": 0.1}},
         "fixed.learning-rate": {"method": "fixed", "stage": "x"},
     }
+    arms["cut-l2"] = {"method": "fixed-l2", "widths": {"cut": 0.0}, "weight_decay": {"low": 1e-5, "high": 1e-2}}
     found = dependent_arms({"arms": arms, "sampler": "gp"})
     assert found["walks"].startswith("are the steps of a path")
     assert set(found) == set(arms) - {"cut", "fixed.learning-rate"}

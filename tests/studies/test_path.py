@@ -85,6 +85,25 @@ def test_a_new_driver_goes_on_from_the_last_step(bench: Bench) -> None:
     assert (again["number"], again["start"]) == (1, member["start"]), "a step that was cut off begins there again"
 
 
+def test_an_arm_alone_leaves_alone_what_others_have_begun(bench: Bench) -> None:
+    plan = walk(arms={**VALUES["arms"], "fixed": {"widths": {"low": 4, "high": 16}}})
+    trained(bench.start(plan.only(["shrinknets"])))
+    begun = bench.start(plan.only(["shrinknets"])).next()
+    assert begun is not None
+    alone = bench.start(plan.only(["fixed"]))
+    seen = []
+    while (member := alone.next()) is not None:
+        seen.append(member["arm"])
+        alone.epoch(member["trial_id"], epoch(1))
+        alone.end(member["trial_id"], "complete", "")
+    assert seen == ["fixed"] * 3
+    assert remaining(bench.database, plan.only(["fixed"])) == 0
+    again = bench.start(plan).next()
+    assert again is not None
+    assert (again["arm"], again["number"]) == ("shrinknets", 1)
+    assert again["start"] == "runs/small+shrinknets-0/attempt-1-0/handover.safetensors"
+
+
 def test_after_a_step_that_failed_the_next_begins_where_that_one_did(bench: Bench) -> None:
     driver = bench.start(walk(trials=5))
     trained(driver)

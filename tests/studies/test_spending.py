@@ -31,9 +31,13 @@ DONE = "COMPLETE"
 
 
 def test_trials_count_in_their_order_as_long_as_all_have_spent_no_more() -> None:
-    found = seed((10.0, DONE, [(0.5, 1)]), (30.0, DONE, [(0.9, 1)]), (5.0, DONE, [(0.7, 1)]))
-    assert list(found.within(39.9).trials["number"]) == [0], "the third is not asked for before the second has ended"
-    assert list(found.within(40.0).trials["number"]) == [0, 1]
+    epochs = [(0.6, 1), (0.7, 1), (0.9, 1)]
+    found = seed((10.0, DONE, [(0.5, 1)]), (30.0, DONE, epochs), (5.0, DONE, [(0.7, 1)]))
+    cut = found.within(39.9)
+    assert list(cut.trials["number"]) == [0, 1], "the third is not asked for before the second has ended"
+    assert list(cut.history["val_accuracy"]) == [0.5, 0.6, 0.7], "of which the epochs count that are paid for"
+    assert list(found.within(40.0).history["val_accuracy"]) == [0.5, 0.6, 0.7, 0.9]
+    assert list(found.within(19.9).trials["number"]) == [0]
     assert found.within(9.0).chosen() is None
     assert found.spent == 45
 
@@ -72,7 +76,26 @@ def test_all_arms_are_cut_to_what_the_poorest_has_spent() -> None:
     assert [len(each.trials) for each in found.arms["a"]] == [2, 2]
     assert found.chosen("a", "test_accuracy") == pytest.approx([0.5, 0.5])
     assert found.chosen("a", "test_accuracy", parameters=0) == [-math.inf, -math.inf]
-    assert found.until("a", 0.6) == [20, 20]
+
+
+def test_what_it_costs_to_be_as_good_is_told_seed_by_seed() -> None:
+    def both(first: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+        a = seed((10.0, DONE, [(0.5, 1)]), (10.0, DONE, [(first, 1)]))
+        b = seed((10.0, DONE, [(0.6, 1)]), (10.0, DONE, [(0.7, 1)]), arm="b", shift=100)
+        return pd.concat([a.trials, b.trials]), pd.concat([a.history, b.history])
+
+    found = Spending.of([both(0.8), both(0.6), both(0.5)], 20.0)
+    assert found.until_as_good("a", "b", 0.5) == [1.0, 1.0, math.inf]
+    assert found.until_as_good("a", "b", 1.0) == [1.0, math.inf, math.inf]
+    assert found.until_as_good("b", "b", 1.0) == [1.0] * 3
+    assert found.until_as_good("b", "b", 0.5) == [0.5] * 3
+
+
+def test_an_arm_without_a_network_is_left_out_and_cuts_nobody() -> None:
+    good, bad = seed((10.0, DONE, [(0.5, 1)])), seed((1.0, "FAIL", [(0.5, 1)]), arm="b", shift=100)
+    found = Spending.of([(pd.concat([good.trials, bad.trials]), pd.concat([good.history, bad.history]))], 50.0)
+    assert list(found.arms) == ["a"]
+    assert found.flops == 10
 
 
 def test_a_median_over_seeds_counts_those_that_have_nothing() -> None:

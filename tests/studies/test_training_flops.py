@@ -122,6 +122,10 @@ def test_what_a_limit_of_flops_would_cost_is_estimated_with_it() -> None:
             "max_training_flops: what the stages of shrinknets spend would not count",
         ),
         (
+            {"max_training_flops": 1e9, "arms": {"shrinknets": {}, "fixed": {"widths": {"mean_of": "shrinknets"}}}},
+            "max_training_flops: what shrinknets spends on the widths of fixed would not count",
+        ),
+        (
             {"arms": {"fixed": {"widths": {"cut": 0.1}, "learning_rate": RATES}}},
             "arms.fixed.learning_rate: its widths are taken from elsewhere",
         ),
