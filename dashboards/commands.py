@@ -114,7 +114,7 @@ def sweep(plan: Plan, db: str, run: Callable[..., Outcome], *, compared: bool = 
         out.print(f"All {planned} trials of {plan.name} are done already; nothing was run.")
     elif outcome.left:
         took = numbers.duration(outcome.seconds)
-        out.print(f"Stopped after {took} with {outcome.left} of {planned} trials to do; {goes_on}.")
+        out.print(f"Stopped after {took} with {min(outcome.left, planned)} of {planned} trials to do; {goes_on}.")
     else:
         ended = sum(sum(counts.values()) for counts in outcome.ended.values())
         limit = "target asks for" if plan.target is not None else "training FLOPs allow"

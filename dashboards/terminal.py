@@ -112,8 +112,9 @@ def print_status(console: Console, standing: Standing) -> None:
         for arm in standing.arms
     ]
     rows = tuple(tuple(str(cell) for cell in row.values()) for row in told)
-    each = next(arm.planned for arm in standing.arms if not arm.stage)
-    title = f"Trials, {each} planned an arm; collapsed ones are complete, too"
+    planned = {arm.planned for arm in standing.arms if not arm.stage}
+    each = f"{min(planned)} planned an arm" if len(planned) == 1 else f"{min(planned)} to {max(planned)} an arm"
+    title = f"Trials, {each}; collapsed ones are complete, too"
     print_table(console, tables.Table(title=title, columns=tuple(told[0]), rows=rows))
     if standing.unusual:
         lines = [

@@ -139,12 +139,12 @@ def test_cells_whose_data_cannot_be_had_name_what_stands_for_them(bench: Bench) 
 
 def test_searches_on_the_same_flops_are_told_over_their_seeds(bench: Bench) -> None:
     for seed in (0, 1, 2):
-        (plan,) = read_plan(f"equal-flops/fashion_mnist-{seed}", {"trials": 4, "epochs": 9}, "small")
+        (plan,) = read_plan(f"equal-flops-mlp/seed-{seed}", {"trials": 4, "epochs": 9}, "small")
         plan = Plan(**{**plan.model_dump(exclude_none=True), "max_training_flops": 6000.0})
         tops = {"shrinknets": 0.90, "tpe": 0.92}
         fill(bench, plan, lambda arm, number, tops=tops: tops.get(arm, 0.88) + number / 100)
     page = results(Local(bench.database), {}, "sizer results")
-    assert page.count("    sizer sweep equal-flops/fashion_mnist-") == 3
+    assert page.count("    sizer sweep equal-flops-mlp/seed-") == 3
     whole = (
         "With 6.00 kFLOP of training each: the test accuracy of what validation chooses, median and range of 3 seeds"
     )
@@ -155,7 +155,7 @@ def test_searches_on_the_same_flops_are_told_over_their_seeds(bench: Bench) -> N
     assert table(page, until[:-1])["shrinknets"] == ["33 (33 to 33, 3 seeds)"] * 2
     assert table(page, until[:-1])["random"][1] == "100 (100 to 100, 3 seeds)"
     assert "- In this scale: trials 4 (full: 200), " in page
-    assert "fashion_mnist-1: **The preset has changed since: max_training_flops: was 6000.0, now" in page
+    assert "seed-1: **The preset has changed since: max_training_flops: was 6000.0, now" in page
 
 
 def test_an_evaluation_that_the_preset_no_longer_gives_says_so(bench: Bench) -> None:

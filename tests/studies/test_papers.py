@@ -9,7 +9,7 @@ from studies import papers, presets
 from studies.papers import published
 from studies.reading import read_plan
 
-OURS = {"demo", "hyperband", "equal-flops"}
+OURS = {"demo", "hyperband", "equal-flops-mlp", "equal-flops-lenet"}
 
 
 @pytest.mark.parametrize("preset", presets.names())
