@@ -270,7 +270,7 @@ def _shrunk(full: Plan, spec: Mapping[str, Any]) -> str:
         field, _, values = line.partition(": was ")
         was, _, now = values.partition(", now ")
         place, _, inner = field.removeprefix("arms.").partition(".")
-        if field.startswith("arms.") and "stage" in spec["arms"].get(place, {"stage": ""}):
+        if f"{place}.{inner.partition('.')[0]}" in {**before["arms"], **spec["arms"]}:  # a stage goes by its arm
             continue
         if field.startswith("arms."):
             arms.setdefault(inner.partition(".")[0].replace("_", " "), []).append(place)

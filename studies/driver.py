@@ -271,7 +271,11 @@ class Driver:
     def _ended(self, arm: str) -> list[Ended]:
         rows = self._studies[arm].get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         found = [(row, _best(self._records.epochs(row._trial_id))) for row in rows]
-        return [Ended(row.number, row.params, best) for row, best in found if best is not None]
+        return [
+            Ended(row.number, row.params, best, row.user_attrs.get("status") == "collapsed")
+            for row, best in found
+            if best is not None
+        ]
 
     def epoch(self, trial_id: int, epoch: Epoch) -> bool:
         """A worker finished an epoch: it is committed when this returns. The watch hears of it once.

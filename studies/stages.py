@@ -13,14 +13,30 @@ from sizer.errors import InputError
 from studies.arms import Range, Taken
 from studies.plan import Plan
 
+EMPTY = 1.0
+"""Parameters of a network that collapsed, to whoever looks for a knob."""
+
 
 @dataclass(frozen=True)
 class Ended:
-    """A trial that gave a network: its parameters as Optuna has them, its number, and its best epoch."""
+    """A trial that gave a network.
+
+    Attributes:
+        number: Its number.
+        parameters: As Optuna has them.
+        best: Its best epoch; of one that collapsed, from before.
+        collapsed: Whether its knob would have emptied a layer.
+    """
 
     number: int
     parameters: dict[str, float]
     best: Epoch
+    collapsed: bool = False
+
+    @property
+    def size(self) -> float:
+        """Parameters that its knob leads to: of one that collapsed, next to none."""
+        return EMPTY if self.collapsed else float(self.best.parameters)
 
 
 @dataclass(frozen=True)
@@ -76,7 +92,7 @@ def resolve(
         target = sum(row.best.parameters for row in matched) / len(matched)
         stage = arm if found.stage else f"{arm}.{found.knob_name}"
         rows = list(ended(arm)) if found.stage else needed(stage)
-        tried = [(row.parameters[str(found.knob_name)], float(row.best.parameters)) for row in rows]
+        tried = [(row.parameters[str(found.knob_name)], row.size) for row in rows]
         knob = next_knob(tried, target, found.knob, found.first_knob) if found.stage else nearest(tried, target)
     return Resolved(widths, rate, knob)
 
@@ -111,6 +127,8 @@ def next_knob(tried: Sequence[tuple[float, float]], target: float, bounds: Range
     if above >= below:  # noise: they overlap, the middle says most
         return math.sqrt(above * below)
     sizes = dict(tried)
+    if sizes[below] <= EMPTY:  # how far beyond the target that is, its size does not say
+        return math.sqrt(above * below)
     share = math.log(sizes[above] / target) / math.log(sizes[above] / sizes[below])
     return float(above * (below / above) ** min(max(share, 0.15), 0.85))
 

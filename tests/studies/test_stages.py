@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -105,6 +106,23 @@ def test_what_a_stage_finds_is_what_the_arm_trains_with(bench: Bench) -> None:
     assert members["l21"]["learning_rate"] == 1e-3
     target = outcome({**members["dynamic"], "fold": 1})["parameters"]
     assert outcome(members["l21"] | {"fold": 0})["parameters"] == pytest.approx(target, rel=0.1)
+
+
+def test_a_knob_that_empties_a_layer_is_too_large_whatever_the_network_was_before(bench: Bench) -> None:
+    driver = bench.start(das())
+    ends = {}
+    while (member := driver.next()) is not None:
+        found = outcome(member)
+        collapses = member["arm"].startswith("l21") and member["knob"] > 3e-5
+        if collapses:
+            found |= {"widths": {"dense1": 300, "dense2": 300}, "parameters": 113_000}
+        train(driver, member, [epoch(1, **found)])
+        driver.end(member["trial_id"], "collapsed" if collapses else "complete", "")
+        ends.setdefault(member["arm"], []).append((member["knob"], found["parameters"], collapses))
+    assert ends["l21.alpha"][0][2], "the search begins beyond"
+    wanted = np.mean([parameters for _, parameters, _ in ends["dynamic"]])
+    assert not any(collapsed for *_, collapsed in ends["l21"])
+    assert np.mean([parameters for _, parameters, _ in ends["l21"]]) == pytest.approx(wanted, rel=0.1)
 
 
 def test_a_new_driver_after_every_trial_trains_the_same(tmp_path: Path) -> None:
