@@ -71,9 +71,12 @@ class ArmEstimate:
 
     @property
     def seconds(self) -> tuple[float, float]:
-        """CPU seconds of the arm, if all its trials were of the size that takes least, or most."""
-        ends = [each.seconds * self._trials(each) for each in (self.smallest, self.largest)]
-        return min(ends), max(ends)
+        """CPU seconds of the arm, if all its trials were of the smallest, or of the largest size.
+
+        On a budget of FLOPs, where many small ones may take longer than few large ones: the least and the most of these.
+        """
+        small, large = (each.seconds * self._trials(each) for each in (self.smallest, self.largest))
+        return (small, large) if self.most is None else (min(small, large), max(small, large))
 
     def _trials(self, size: Size) -> int:
         """How many trials it has if all are of this size."""
