@@ -73,7 +73,7 @@ class ArmEstimate:
     def seconds(self) -> tuple[float, float]:
         """CPU seconds of the arm, if all its trials were of the smallest, or of the largest size.
 
-        On a budget of FLOPs, where many small ones may take longer than few large ones: the least and the most of these.
+        On a budget of FLOPs, where many small ones may take longer than few large ones: the least and the most.
         """
         small, large = (each.seconds * self._trials(each) for each in (self.smallest, self.largest))
         return (small, large) if self.most is None else (min(small, large), max(small, large))
