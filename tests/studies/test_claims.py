@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from studies.claims import AS_PUBLISHED, MISSED, NOT_SETTLED, Claim, Evaluated, claims, interval_of_median, ordered
 from studies.papers import Published
+from tests.studies.test_equal import SPEC, frames
 
 Row = tuple[str, float, list[tuple[float, int]]]
 
@@ -163,6 +164,25 @@ def test_sizes_count_within_a_quarter_of_the_published_ones_at_the_same_epochs(l
     assert claim.what.endswith("units after epoch 1, 2"), "nobody trained for 50"
     assert (claim.published, claim.ours) == ("100, 50", f"100, {last}")
     assert claim.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("graph", "ours", "verdict"),
+    [
+        ([(50, 0.8)], "2.00 to 2.00", AS_PUBLISHED),
+        ([(71, 0.8)], "1.41 to 1.41", NOT_SETTLED),  # within a quarter of the least published
+        ([(100, 0.8)], "1.00 to 1.00", MISSED),
+        ([(50, 0.7), (50, 0.8)], "2.00 to 2.00", NOT_SETTLED),  # for twice the training
+        ([(50, 0.7)], "none is as good", MISSED),
+    ],
+)
+def test_fewer_parameters_at_equal_score_count_where_they_took_no_more_training(
+    graph: list[tuple[int, float]], ours: str, verdict: str
+) -> None:
+    trials, history = frames(("growing", 0, graph), ("layered", 0, [(100, 0.8)]))
+    found = Evaluated("", SPEC, {"task": "regression"}, trials, history)
+    claim = of({"arms": {"growing": {"ratios": [1.0, 1.56, 2.24]}}}, found)[0]
+    assert (claim.published, claim.ours, claim.verdict) == ("1.00 to 2.24", ours, verdict)
 
 
 @pytest.mark.parametrize(("ends", "verdict"), [((40, 30, 20), AS_PUBLISHED), ((40, 20, 30), MISSED)])
