@@ -36,6 +36,8 @@ def facts(spec: Mapping[str, Any], data: Mapping[str, Any] | None = None) -> dic
         said["training"] += f", at most {numbers.count(spec['samples'])} samples"
     if spec.get("max_training_flops"):
         said["training"] += f", at most {numbers.si(spec['max_training_flops'], 'FLOP')} an arm"
+    if spec.get("max_concurrent_trials"):
+        said["training"] += f", at most {_number(spec['max_concurrent_trials'], 'trial')} of an arm at once"
     for name, arm in spec["arms"].items():
         if "stage" not in arm:
             said[name] = drawn(name, arm, _by(spec, name))

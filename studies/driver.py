@@ -243,8 +243,10 @@ class Driver:
     def _is_ready(self, arm: str) -> bool:
         """Whether all that an arm takes from others, or a search for a knob from its own trials so far, is there."""
         found = self.plan.every[arm]
-        training = {member["arm"] for member in self._members.values()}
+        training = Counter(member["arm"] for member in self._members.values())
         if any(self._to_ask(other) or other in training for other in found.waits_for(arm)):
+            return False
+        if training[arm] >= (self.plan.max_concurrent_trials or math.inf):
             return False
         if arm in training and self._promised(arm) >= self._most(arm):
             return False

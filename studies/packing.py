@@ -71,8 +71,10 @@ def chosen(
     sizes = dict.fromkeys(plan.every, 1)
     for name, arm in plan.every.items():
         most = math.ceil(left[name] / at_once)
-        # Who learns from each trial asks for the next when it has ended; so does who may spend no more than so much.
-        waits = plan.draws_by(name) in (SIZE, PATH, *LEARNING) or plan.max_training_flops is not None
+        # Who learns from each trial asks for the next when it has ended; so do those who may spend, or train
+        # at once, no more than so much.
+        limited = plan.max_training_flops is not None or plan.max_concurrent_trials is not None
+        waits = limited or plan.draws_by(name) in (SIZE, PATH, *LEARNING)
         if most > 1 and not waits and shares.limit is None and methods.method_class(arm.method).stacks:
             best = time({**_like(plan, name), "most": most}, shares)
             sizes[name] = math.ceil(left[name] / (at_once * math.ceil(left[name] / (at_once * best))))

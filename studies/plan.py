@@ -32,8 +32,8 @@ PATH = "path"
 """What stands for the sampler of an arm that walks."""
 LEARNING = ("tpe", "gp")
 """Samplers that draw each trial by what the ones before it came to."""
-MAY_DIFFER = frozenset({"trials", "target", "max_training_flops", "description"})
-"""Fields that say how far a sweep goes, and not what its trials are."""
+MAY_DIFFER = frozenset({"trials", "target", "max_training_flops", "max_concurrent_trials", "description"})
+"""Fields that say how far a sweep goes, and how fast, and not what its trials are."""
 LONGEST_NAME = 150
 """Characters of a plan's name: files and studies are called after it, and an arm's name comes after it."""
 
@@ -63,6 +63,8 @@ class Plan(Strict):
         target: Sizes that sizing arms look for; they ask for no more trials when each has its network. See
             `studies.target`.
         max_training_flops: What each arm may spend on training: once its trials have, it asks for no more.
+        max_concurrent_trials: How many trials of an arm train at once, at most. With 1 whoever draws or prunes by what
+            came before knows all of it, and the same plan gives the same trials again, on however many workers.
         precision: `float32` unless given, or `bfloat16`: outputs and loss under autocast, as `sizer.fit` has it.
         pruner: What ends trials of the baselines early, by validation accuracy: a name, or a table of a name and
             arguments; see `studies.pruning`.
@@ -90,6 +92,7 @@ class Plan(Strict):
     schedule: Schedule | None = None
     target: Target | None = None
     max_training_flops: float | None = Field(default=None, gt=0)
+    max_concurrent_trials: int | None = Field(default=None, ge=1)
     pruner: Pruner | None = None
     arms: dict[str, Arm] = Field(min_length=1)
     # What the user's own functions are is settled once: their files may be edited while a sweep runs.

@@ -112,7 +112,9 @@ def test_sizes_are_such_that_all_workers_end_together() -> None:
     assert len(asked) == 2
 
 
-@pytest.mark.parametrize("values", [{"sampler": "tpe"}, {"sampler": "gp"}, {"max_training_flops": 1e9}])
+@pytest.mark.parametrize(
+    "values", [{"sampler": "tpe"}, {"sampler": "gp"}, {"max_training_flops": 1e9}, {"max_concurrent_trials": 1}]
+)
 def test_who_asks_by_what_trials_came_to_has_no_packs_unasked(values: dict[str, Any]) -> None:
     plan = small_plan(trials=40, **values)
     left = dict.fromkeys(plan.every, 40)

@@ -68,6 +68,22 @@ def test_trials_that_train_count_with_what_the_others_cost(bench: Bench) -> None
     assert driver.left == 0
 
 
+def test_no_more_trials_of_an_arm_train_at_once_than_the_plan_says(bench: Bench) -> None:
+    driver = bench.start(small_plan(trials=3, max_concurrent_trials=1))
+    first, second = driver.next(), driver.next()
+    assert first is not None
+    assert second is not None
+    assert {first["arm"], second["arm"]} == set(ARMS)
+    assert driver.next(beside=first) is None, "in no pack, either"
+    assert driver.next() is None
+    assert driver.left == 4
+    driver.epoch(first["trial_id"], epoch(1))
+    driver.end(first["trial_id"], "complete", "")
+    third = driver.next()
+    assert third is not None
+    assert (third["arm"], third["number"]) == (first["arm"], 1)
+
+
 def test_what_trials_that_failed_or_were_pruned_have_spent_counts(bench: Bench) -> None:
     driver = bench.start(small_plan(trials=9, max_training_flops=2000, arms={"fixed": ARMS["fixed"]}))
     for status in ("error", "pruned"):
