@@ -242,11 +242,16 @@ def _command(source: Local, run: Run) -> str:
 def _changed(run: Run) -> str:
     """Where the preset is no longer what the evaluation ran, in words; empty where it is."""
     spec = run.evaluated.spec
-    plan = _plan(run.preset, run.scale, run.cell, {field: spec[field] for field in OVERRIDDEN})
+    plan = _plan(run.preset, run.scale, run.cell)
+    assert plan is not None
+    # A field of the arms' own goes where one is said for all; so only what differs is said.
+    given = {field: spec[field] for field in OVERRIDDEN if spec[field] != getattr(plan, field)}
+    plan = _plan(run.preset, run.scale, run.cell, given)
     assert plan is not None
     lines = differences(spec, plan.spec())
-    if spec.get("max_training_flops") != plan.max_training_flops:
-        lines.append(f"max_training_flops: was {spec.get('max_training_flops')}, now {plan.max_training_flops}")
+    for field in ("max_training_flops", "max_concurrent_trials"):
+        if spec.get(field) != (now := getattr(plan, field)):
+            lines.append(f"{field}: was {spec.get(field)}, now {now}")
     return f"**The preset has changed since: {'; '.join(lines)}.**" if lines else ""
 
 

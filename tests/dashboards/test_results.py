@@ -165,6 +165,13 @@ def test_an_evaluation_that_the_preset_no_longer_gives_says_so(bench: Bench) -> 
     assert "**The preset has changed since: batch_size: was 128, now 256.**" in page
 
 
+def test_an_arms_own_epochs_are_no_change_of_the_preset(bench: Bench) -> None:
+    (plan,) = read_plan("growing-brightness", scale="small")
+    assert plan.arms["layered-narrow"].epochs != plan.epochs
+    fill(bench, plan, lambda arm, number: 0.9)
+    assert "has changed since" not in results(Local(bench.database), {}, "sizer results")
+
+
 @pytest.mark.parametrize(
     "name", ["shrinknets-search.small/mine", "demo.foo", "das-baselines", "shrinknets-search.x/mlp-mnist"]
 )
