@@ -5,35 +5,14 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from dashboards import maintenance, sizing
-from dashboards.options import (
-    CONCURRENCY,
-    DB,
-    EPOCHS,
-    NAME,
-    PACK_HELP,
-    PLAN,
-    SCALE,
-    SEED,
-    SERVER,
-    STUDIED,
-    TARGET_FLOPS,
-    TARGET_LATENCY,
-    TARGET_PARAMS,
-    TRIAL_TIMEOUT,
-    TRIALS,
-)
-from sizer.errors import InputError, SizerError, unknown
-
-if TYPE_CHECKING:
-    from dashboards.client import Remote
-    from dashboards.source import Source
+from dashboards import maintenance, sizing, training
+from dashboards.options import DB, SERVER, STUDIED, source_of
+from sizer.errors import SizerError, unknown
 
 EXAMPLES = """[bold]From nothing to a network[/]
   sizer presets                what there is to run
@@ -63,134 +42,20 @@ app.command(
   sizer size --data fashion_mnist --network lenet --max-flops 500k --out small
   sizer size --data mine.npz --network mine:net --epochs 10"""
 )(sizing.size)
-
-
-@app.command(
+app.command(
     epilog="""[bold]Examples[/]
   sizer sweep demo
   sizer sweep shrinknets-search/mlp-mnist --trials 10 --epochs 20 --name quick
   sizer sweep demo --arm shrinknets
   sizer sweep demo --name small --target-params 5k,20k
   sizer sweep mine.toml --dry-run"""
-)
-def sweep(
-    plan: PLAN,
-    trials: TRIALS = None,
-    epochs: EPOCHS = None,
-    seed: SEED = None,
-    scale: SCALE = "full",
-    name: NAME = None,
-    arm: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Train this arm alone, and what it takes from; repeatable.")
-    ] = None,
-    cpus_per_trial: Annotated[float, typer.Option(help="CPUs (and threads) of a trial.")] = 1,
-    gpus_per_trial: Annotated[float, typer.Option(help="Share of a GPU of a trial, such as 0.25.")] = 0,
-    concurrency: CONCURRENCY = None,
-    pack: Annotated[str, typer.Option(metavar="K|auto", help=PACK_HELP)] = "auto",
-    target_params: TARGET_PARAMS = None,
-    target_flops: TARGET_FLOPS = None,
-    target_latency: TARGET_LATENCY = None,
-    address: Annotated[str | None, typer.Option(help="A Ray cluster, HOST:PORT or auto; else this machine.")] = None,
-    timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Stop after so long.")] = None,
-    trial_timeout: TRIAL_TIMEOUT = None,
-    files: Annotated[
-        str | None,
-        typer.Option(envvar="SIZER_FILES", metavar="PATH|URI", help="Where weights go: a shared folder or s3://..."),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and what it costs, and stop.")] = False,
-    db: DB = "sizer.db",
-) -> None:
-    """Trains a plan's trials, then compares its arms.
-
-    Interrupted (Ctrl-C, kill, power), the same command goes on where it was; done, it changes nothing.
-    """
-    from dashboards import commands
-    from studies import jobs
-    from studies import sweep as sweeps
-    from studies.reading import read_plan
-
-    jobs.check_inside(db, files)
-    target = commands.target_of(params=target_params, flops=target_flops, latency=target_latency)
-    overrides = {"trials": trials, "epochs": epochs, "seed": seed, "name": name, **target}
-    plans = [one.only(arm) if arm else one for one in read_plan(plan, overrides, scale)]
-    for one in plans:
-        if dry_run:
-            commands.dry_run(one, cpus_per_trial)
-            continue
-        run = partial(
-            sweeps.run,
-            one,
-            db,
-            cpus_per_trial=cpus_per_trial,
-            gpus_per_trial=gpus_per_trial,
-            concurrency=concurrency,
-            pack=pack,
-            address=address,
-            timeout=timeout,
-            trial_timeout=trial_timeout,
-            files=files,
-        )
-        code = commands.sweep(one, db, run)
-        if code:
-            raise typer.Exit(code)
-
-
-@app.command(
+)(training.sweep)
+app.command(
     epilog="""[bold]Examples[/]
   sizer submit demo --address http://10.0.0.1:8265
   sizer submit mine.toml --address http://10.0.0.1:8265 --gpus-per-trial 0.25
   sizer submit demo --server http://studies.example.org:8080"""
-)
-def submit(
-    context: typer.Context,
-    plan: PLAN,
-    address: Annotated[
-        str | None, typer.Option(help="Where the Ray cluster takes jobs, http://HOST:8265; or --server.")
-    ] = None,
-    trials: TRIALS = None,
-    epochs: EPOCHS = None,
-    seed: SEED = None,
-    scale: SCALE = "full",
-    name: NAME = None,
-    cpus_per_trial: Annotated[float | None, typer.Option(help="CPUs (and threads) of a trial.")] = None,
-    gpus_per_trial: Annotated[float | None, typer.Option(help="Share of a GPU of a trial, such as 0.25.")] = None,
-    concurrency: CONCURRENCY = None,
-    pack: Annotated[str | None, typer.Option(metavar="K|auto", help=PACK_HELP)] = None,
-    target_params: TARGET_PARAMS = None,
-    target_flops: TARGET_FLOPS = None,
-    target_latency: TARGET_LATENCY = None,
-    timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Stop after so long.")] = None,
-    trial_timeout: TRIAL_TIMEOUT = None,
-    files: Annotated[
-        str | None, typer.Option(metavar="PATH|URI", help="Where weights go, as every machine there sees it.")
-    ] = None,
-    db: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL", help="The database as the cluster reaches it, without a password; else SIZER_DB there."
-        ),
-    ] = None,
-    server: SERVER = None,
-) -> None:
-    """Hands a sweep to a Ray cluster, where it runs as a job, or to a `sizer dashboard`, and returns.
-
-    To a cluster the plan and your own modules travel. The same plan submitted again is the same study.
-    """
-    from dashboards import commands
-    from studies.reading import read_plan
-
-    target = commands.target_of(params=target_params, flops=target_flops, latency=target_latency)
-    overrides = {"trials": trials, "epochs": epochs, "seed": seed, "name": name, **target}
-    options = {
-        "cpus-per-trial": cpus_per_trial, "gpus-per-trial": gpus_per_trial, "concurrency": concurrency,
-        "pack": pack, "timeout": timeout, "trial-timeout": trial_timeout, "files": files,
-    }  # fmt: skip
-    if address is None and server is not None:
-        commands.submit_to(_remote(context, server), plan, overrides, scale, {**options, "db": db})
-        return
-    if address is None:
-        raise InputError("say where to: --address of a Ray cluster, or --server of a `sizer dashboard`")
-    commands.submit(read_plan(plan, overrides, scale), address, db, options)
+)(training.submit)
 
 
 @app.command()
@@ -205,11 +70,11 @@ def status(
 
     Trials by state, epochs done, whether a driver runs it, and what failed and why.
     """
-    from dashboards import commands
+    from dashboards import commands, running
 
     if follow:
-        raise typer.Exit(commands.follow(lambda: _source(context, db, server), plan))
-    source = _source(context, db, server)
+        raise typer.Exit(running.follow(lambda: source_of(context, db, server), plan))
+    source = source_of(context, db, server)
     for name in commands.matching(source, plan) if plan else source.plan_names():
         commands.print_status(commands.console(), source, name)
 
@@ -226,10 +91,10 @@ def stop(
 
     Nothing is lost: the same sweep command goes on where it was.
     """
-    from dashboards import commands
+    from dashboards import commands, running
 
-    source = _source(context, db, server)
-    commands.stop(source, commands.matching(source, plan), wait=wait)
+    source = source_of(context, db, server)
+    running.stop(source, commands.matching(source, plan), wait=wait)
 
 
 @app.command(
@@ -252,7 +117,7 @@ def compare(
     """
     from dashboards import commands
 
-    source = _source(context, db, server)
+    source = source_of(context, db, server)
     names = commands.matching(source, plan) if plan else [commands.chosen(source, plan)]
     for name in names:
         # Accuracies are typed as they are shown.
@@ -290,44 +155,18 @@ def best(
     """
     from dashboards import commands
 
-    source = _source(context, db, server)
+    source = source_of(context, db, server)
     name = commands.chosen(source, plan)
     limits = commands.limits_of(params=max_params, flops=max_flops, latency=max_latency)
     commands.print_best(commands.console(), source, name, arm, out, **limits)
 
 
-@app.command(
+app.command(
     epilog="""[bold]Examples[/]
   sizer retrain net
   sizer retrain net --epochs 50 --seeds 10 --from-scratch --out again
   sizer retrain net --data mine.npz --learning-rate 1e-4"""
-)
-def retrain(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What `sizer best --out` wrote.")],
-    data: Annotated[
-        str | None, typer.Option(metavar="DATA", help="A data set, also NAME@PICTURE, an .npz file or MODULE:FUNCTION.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of each seed.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How often, with seeds from 0.")] = 5,
-    from_scratch: Annotated[bool, typer.Option("--from-scratch", help="From fresh weights, not from its own.")] = False,
-    learning_rate: Annotated[float | None, typer.Option(help="The optimiser's.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples of a step.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="adam, adamw, rmsprop or sgd.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write the best of them there.")] = None,
-) -> None:
-    """Trains a network of `sizer best --out` again, its widths fixed.
-
-    From its own weights unless told otherwise. Data and training are those it was found with, unless given.
-    """
-    from dashboards import commands
-
-    given = {
-        "data": data, "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size,
-        "optimizer": optimizer,
-    }  # fmt: skip
-    code = commands.retrain(folder, given, seeds=seeds, from_scratch=from_scratch, target=out)
-    if code:
-        raise typer.Exit(code)
+)(training.retrain)
 
 
 @app.command()
@@ -342,7 +181,7 @@ def report(
     from dashboards import commands
     from dashboards.report import write
 
-    source = _source(context, db, server)
+    source = source_of(context, db, server)
     changed = write(out, commands.report(source, commands.chosen(source, plan)))
     typer.echo(f"{out} written" if changed else f"{out} is up to date")
 
@@ -447,26 +286,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(f"{error.strerror or error}{where}")
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-
-
-def _source(context: typer.Context, db: str, server: str | None) -> Source:
-    """The database or the server that is meant: what was typed wins over what the environment says."""
-    sources = {name: context.get_parameter_source(name) for name in ("db", "server")}
-    typed = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
-    if len(typed) == 2:
-        raise InputError(f"--db {db} and --server {server}: give one of them")
-    if server is None or typed == ["db"]:
-        from dashboards.source import Local
-        from studies.database import open_database
-
-        return Local(open_database(db))
-    return _remote(context, server)
-
-
-def _remote(context: typer.Context, server: str) -> Remote:
-    from dashboards.client import Remote, token_given
-
-    return context.with_resource(Remote(server, token_given()))
 
 
 def _fail(line: str) -> NoReturn:

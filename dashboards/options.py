@@ -1,12 +1,17 @@
-"""Options that several commands have in common."""
+"""Options that several commands have in common, and whom they mean to ask."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sizer.errors import InputError
 from studies import credentials
+
+if TYPE_CHECKING:
+    from dashboards.client import Remote
+    from dashboards.source import Source
 
 
 def _no_password(context: typer.Context, option: typer.CallbackParam, value: str) -> str:
@@ -53,3 +58,24 @@ SEED = Annotated[int | None, typer.Option(help="Seed of data split, draws and tr
 SCALE = Annotated[str, typer.Option(help="full, or a smaller scale that the plan has, such as small.")]
 NAME = Annotated[str | None, typer.Option(help="Another name in the database.")]
 CONCURRENCY = Annotated[int | None, typer.Option(help="Workers at once; as many as fit unless given.")]
+
+
+def source_of(context: typer.Context, db: str, server: str | None) -> Source:
+    """The database or the server that is meant: what was typed wins over what the environment says."""
+    sources = {name: context.get_parameter_source(name) for name in ("db", "server")}
+    typed = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    if len(typed) == 2:
+        raise InputError(f"--db {db} and --server {server}: give one of them")
+    if server is None or typed == ["db"]:
+        from dashboards.source import Local
+        from studies.database import open_database
+
+        return Local(open_database(db))
+    return remote_of(context, server)
+
+
+def remote_of(context: typer.Context, server: str) -> Remote:
+    """The server at an address; its connections close when the command ends."""
+    from dashboards.client import Remote, token_given
+
+    return context.with_resource(Remote(server, token_given()))

@@ -51,7 +51,7 @@ def size(
     """
     from functools import partial
 
-    from dashboards import commands
+    from dashboards import commands, running
     from dashboards.report import write
     from dashboards.source import Local
     from studies import sizing, sweep
@@ -66,7 +66,7 @@ def size(
         data, network, limits, method=method, widths=start, epochs=epochs, trials=trials, seed=seed, name=name,
     )  # fmt: skip
     run = partial(sweep.run, plan, db, cpus_per_trial=cpus_per_trial, gpus_per_trial=gpus_per_trial)
-    if code := commands.sweep(plan, db, run, compared=False):
+    if code := running.sweep(plan, db, run, compared=False):
         raise typer.Exit(code)
     source, terminal = Local(open_database(db)), commands.console()
     commands.print_best(terminal, source, plan.name, None, out, **limits)

@@ -15,7 +15,7 @@ import torch
 
 import sizer
 from dashboards.cli import main
-from dashboards.commands import _ctrl_c
+from dashboards.running import _ctrl_c
 from sizer import Architecture, datasets
 
 Sizer = Callable[..., tuple[int, str, str]]
