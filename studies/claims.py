@@ -26,7 +26,7 @@ from studies.papers import Change, Figures, Published
 
 AS_PUBLISHED, NOT_SETTLED, MISSED = "as published", "not settled", "missed"
 LEVEL = 0.05
-"""Below which p chance is taken not to explain a difference over folds."""
+"""Below which p chance is taken not to explain a difference over folds, which all of them must have."""
 NEAR = 1.25
 """Sizes count as the published ones within this factor."""
 ROUNDED = 1e-9
@@ -182,7 +182,9 @@ def _accuracies(figures: Mapping[str, Figures], found: Evaluated) -> Iterator[Cl
         if folds := found.spec.get("folds"):
             arms = {each.arm: each for each in over_folds(found.done, folds)}
             (test,) = chi_square([arms[first], arms[other]], int(found.data["test"]))
-            ours, interval, settled = 100 * test.difference, f"p {test.p:.2g}", test.p < LEVEL
+            ours, points = 100 * test.difference, [100 * each for each in test.by_fold]
+            interval = f"p {test.p:.2g}; by fold {', '.join(f'{each:+.2f}' for each in points)}"
+            settled = test.p < LEVEL and all(each * ours > 0 for each in points)
         else:
             a, b = (np.sort(found.of(arm)["test_accuracy"].to_numpy(dtype=np.float64)) for arm in (first, other))
             low, high = median_interval(a, b)

@@ -26,6 +26,7 @@ class Folds:
         two_sd: Two standard deviations of it (of a sample); nan for one fold.
         parameters: Mean parameters.
         widths: Layer -> mean width.
+        accuracies: Fold -> its test accuracy, of which `mean` is the mean; a fraction.
     """
 
     arm: str
@@ -34,6 +35,7 @@ class Folds:
     two_sd: float
     parameters: float
     widths: dict[str, float]
+    accuracies: dict[int, float]
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,15 @@ class Test:
     Attributes:
         arm, other: Which.
         difference: Of mean accuracies, arm less other; a fraction.
-        p: Of the test, with Yates's correction.
+        p: Of the test, with Yates's correction. It takes rows for all that varies; how trainings do, `by_fold` tells.
+        by_fold: The difference in each fold that both have.
     """
 
     arm: str
     other: str
     difference: float
     p: float
+    by_fold: tuple[float, ...]
 
     @property
     def significant(self) -> bool:
@@ -79,6 +83,7 @@ def over_folds(trials: pd.DataFrame, folds: int) -> list[Folds]:
                 two_sd=2 * float(accuracy.std(ddof=1)) if len(accuracy) > 1 else math.nan,
                 parameters=float(best["parameters"].astype(float).mean()),
                 widths={layer: float(np.mean([widths[layer] for widths in best["widths"]])) for layer in layers},
+                accuracies=dict(zip(best["fold"].astype(int), accuracy.tolist(), strict=True)),
             )
         )
     return found
@@ -100,5 +105,7 @@ def chi_square(arms: list[Folds], rows: int) -> list[Test]:
             table.append([right, total - right])
         same = table[0][0] * table[1][1] == table[0][1] * table[1][0]
         p = 1.0 if same else float(stats.chi2_contingency(np.array(table)).pvalue)
-        tests.append(Test(arms[0].arm, other.arm, arms[0].mean - other.mean, p))
+        both = sorted(arms[0].accuracies.keys() & other.accuracies.keys())
+        by_fold = tuple(arms[0].accuracies[fold] - other.accuracies[fold] for fold in both)
+        tests.append(Test(arms[0].arm, other.arm, arms[0].mean - other.mean, p, by_fold))
     return tests

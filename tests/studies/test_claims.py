@@ -80,6 +80,14 @@ def test_over_folds_the_test_of_the_paper_decides(other: float, verdict: str) ->
     assert claim.interval.startswith("p ")
 
 
+def test_over_folds_each_of_them_must_have_the_sign() -> None:
+    found = evaluated(*scores("sized", 0.98, 0.80), *scores("fixed", 0.80, 0.81), folds=2)
+    (claim,) = of({"arms": {"sized": {"accuracy": 77}, "fixed": {"accuracy": 72.9}}}, found)
+    assert claim.ours == "+8.50 points"
+    assert claim.interval.endswith("; by fold +18.00, -1.00")
+    assert claim.verdict == NOT_SETTLED
+
+
 @pytest.mark.parametrize(
     ("sized", "fixed", "verdict"), [(0.001, 0.1, AS_PUBLISHED), (0.1, 0.001, MISSED), (0.1, 0.11, NOT_SETTLED)]
 )
