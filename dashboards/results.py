@@ -18,7 +18,7 @@ from dashboards.tables import Table, markdown
 from sizer.errors import InputError
 from studies import presets, query
 from studies.claims import AS_PUBLISHED, MISSED, NOT_SETTLED, Claim, Evaluated, claims, ordered
-from studies.compare import compare_plan
+from studies.compare import FEW, compare_plan
 from studies.crossval import over_folds
 from studies.equal import cuts, equals
 from studies.papers import Published, published
@@ -195,8 +195,10 @@ def _cell(
         rows = equals(each.spec, each.trials, each.history, cut)
         lines += markdown(tables.equals(rows, task, cut)) if rows else []
     comparison = compare_plan(each.spec, each.trials, each.history, task=task)
-    told = tables.findings(comparison) if comparison.pairs and not each.spec.get("folds") else comparison.notes
-    lines += [*(f"- {line}" for line in told), ""] if told else []
+    # Of few trials a table says as much as a test would.
+    few = any(arm.finished < FEW for arm in comparison.arms if not (arm.pruned or arm.dependent))
+    told = tables.findings(comparison) if comparison.pairs and not few else comparison.notes
+    lines += [*(f"- {line}" for line in told), ""] if told and not each.spec.get("folds") else []
     if run.name in notes:
         lines += ["What to make of it:", "", notes[run.name].strip(), ""]
     elif any(claim.verdict == MISSED for claim in found):

@@ -165,6 +165,15 @@ def test_an_evaluation_that_the_preset_no_longer_gives_says_so(bench: Bench) -> 
     assert "**The preset has changed since: batch_size: was 128, now 256.**" in page
 
 
+def test_of_few_trials_no_tests_are_told(bench: Bench) -> None:
+    (plan,) = read_plan("darn-mlp", scale="small")
+    fill(bench, plan, lambda arm, number: 0.9 + number / 100)
+    page = results(Local(bench.database), {}, "sizer results")
+    assert "- fewer than 6 finished trials (unsized, correlation)" in page
+    assert "- correlation: " not in page
+    assert "Brown-Forsythe" not in page
+
+
 def test_an_arms_own_epochs_are_no_change_of_the_preset(bench: Bench) -> None:
     (plan,) = read_plan("growing-brightness", scale="small")
     assert plan.arms["layered-narrow"].epochs != plan.epochs
