@@ -163,7 +163,7 @@ def _section(
     if runs[0].evaluated.spec.get("max_training_flops"):
         left = [run.cell for run in runs if source.standing(run.name).state != "done"]
         lines += [f"Not done yet: {', '.join(left)}.", ""] if left else []
-        runs = [run for run in runs if run.cell not in left]
+        runs = sorted((run for run in runs if run.cell not in left), key=lambda run: run.cell)
         commands = [_command(source, run) for run in runs]
         lines += [f"- {run.cell}: {changed}" for run in runs if (changed := _changed(run))]
         lines += spending([run.evaluated for run in runs], commands)
