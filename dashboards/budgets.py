@@ -44,6 +44,7 @@ def _group(found: Sequence[Evaluated], commands: Sequence[str]) -> list[str]:
     lines = [f"### {first.spec['data']}, {first.spec['network']}", "", *(f"    {command}" for command in commands), ""]
     lines += [f"{told['data']}; {told['network']}; {told['training']}.", ""]
     lines += [f"- {arm}: {told[arm]}" for arm in spent.arms]
+    lines += [f"- Not equal: {told['not equal']}."] if "not equal" in told else []
     left_out = [arm for arm in dict.fromkeys(first.trials["arm"]) if arm not in spent.arms]
     lines += [*([f"- without a network in one of the seeds: {', '.join(left_out)}"] if left_out else []), ""]
     if not spent.arms:

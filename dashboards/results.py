@@ -222,10 +222,11 @@ def _how(source: Local, run: Run) -> str:
         )
     flops, seconds = (each.trials[column].fillna(0).sum() for column in ("training_flops", "seconds"))
     state = source.standing(run.name).state
+    unequal = f" Not equal: {told['not equal']}." if "not equal" in told else ""
     unfinished = "" if state == "done" else f" **Not done yet: {state}.**"
     return (
-        f"{told['data']}; {told['network']}; {told['training']}. {'; '.join(parts)}; {numbers.si(flops, 'FLOP')} and "
-        f"{numbers.duration(seconds)} in all.{unfinished} {_changed(run)}".rstrip()
+        f"{told['data']}; {told['network']}; {told['training']}.{unequal} {'; '.join(parts)}; "
+        f"{numbers.si(flops, 'FLOP')} and {numbers.duration(seconds)} in all.{unfinished} {_changed(run)}".rstrip()
     )
 
 
@@ -279,7 +280,9 @@ def _shrunk(full: Plan, spec: Mapping[str, Any]) -> str:
         place, _, inner = field.removeprefix("arms.").partition(".")
         if f"{place}.{inner.partition('.')[0]}" in {**before["arms"], **spec["arms"]}:  # a stage goes by its arm
             continue
-        if field.startswith("arms."):
+        if field.startswith("arms.") and not inner:
+            found.append(f"without {place}")
+        elif field.startswith("arms."):
             arms.setdefault(inner.partition(".")[0].replace("_", " "), []).append(place)
         elif field not in ("name", "data_sha256", "description"):
             found.append(f"{field.replace('_', ' ')} {now}" + ("" if was == "not there" else f" (full: {was})"))

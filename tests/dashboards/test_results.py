@@ -155,7 +155,23 @@ def test_searches_on_the_same_flops_are_told_over_their_seeds(bench: Bench) -> N
     assert table(page, until[:-1])["shrinknets"] == ["33 (33 to 33, 3 seeds)"] * 2
     assert table(page, until[:-1])["random"][1] == "100 (100 to 100, 3 seeds)"
     assert "- In this scale: trials 4 (full: 200), " in page
+    assert "- Not equal: auto-sizing-4e-4: learning rate 0.0004 (others 0.001); tpe: sampler tpe" in page
     assert "seed-1: **The preset has changed since: max_training_flops: was 6000.0, now" in page
+
+
+def test_where_arms_train_otherwise_than_others_the_page_says_so(bench: Bench) -> None:
+    (plan,) = read_plan("growing-brightness", scale="small")
+    fill(bench, plan, lambda arm, number: 0.9)
+    page = results(Local(bench.database), {}, "sizer results")
+    assert " Not equal: growing: learning rate 0.001 (others 0.003); layered-narrow: epochs 120 (others 24); " in page
+
+
+def test_an_arm_that_an_evaluation_lacks_is_named(bench: Bench) -> None:
+    (plan,) = read_plan(SEARCH, FEW, "small")
+    given = plan.model_dump(exclude_none=True)
+    del given["arms"]["fixed-l2"]
+    fill(bench, Plan(**given), lambda arm, number: 0.9)
+    assert ", epochs 2 (full: 100), without fixed-l2.\n" in results(Local(bench.database), {}, "sizer results")
 
 
 def test_an_evaluation_that_the_preset_no_longer_gives_says_so(bench: Bench) -> None:
