@@ -1,13 +1,12 @@
 """Figures of an evaluation: data frame in, plotly Figure out; nothing here reads a database or a file.
 
-Each arm has one colour and one marker in every figure (Okabe and Ito's palette, told apart by colour-blind readers).
 Accuracies are drawn in percent, R^2 as it is.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from html import escape
 from typing import Any
 
@@ -17,12 +16,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dashboards import numbers
-from dashboards.scales import ScoreAxis
+from dashboards.looks import DASHES, LIGHT, PALETTE, colours, faded, knob_colour, marker
+from dashboards.scales import ScoreAxis, few_epochs, positive_axis
 from studies.compare import Comparison, finished, ranked, with_network
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
-MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
-MARKER_SIZES = {"triangle-up": 10, "star": 10, "diamond": 9}
 MANY = 24
 """Arms up to which each has a trace of its own."""
 _PLACED = ("arm", "number", "test_accuracy", "parameters")
@@ -32,45 +29,6 @@ _TOLD = (
 )  # fmt: skip
 _EACH = ("x", "y", "text", "q1", "median", "q3", "lowerfence", "upperfence")
 """What a trace has of each of its marks."""
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
-
-
-def colours(arms: Iterable[str]) -> dict[str, str]:
-    """Arm -> its colour in every figure, in the order in which the arms stand in the evaluation."""
-    return {arm: PALETTE[i % len(PALETTE)] for i, arm in enumerate(dict.fromkeys(arms))}
-
-
-def template(dark: bool = False) -> dict[str, Any]:
-    """The look of all figures, as a plotly template, for light or for dark paper."""
-    ink, quiet, grid = ("#e6e6e6", "#a8adb3", "#33383e") if dark else ("#1b1f24", "#57606a", "#e3e6ea")
-    axis = {
-        "gridcolor": grid,
-        "linecolor": quiet,
-        "tickcolor": quiet,
-        "tickfont": {"color": quiet},
-        "zeroline": False,
-        "showline": True,
-        "ticks": "outside",
-        "automargin": True,
-        "title": {"standoff": 10, "font": {"color": ink}},
-    }
-    return {
-        "layout": {
-            "font": {"family": "system-ui, sans-serif", "size": 13, "color": ink},
-            "paper_bgcolor": "rgba(0,0,0,0)",
-            "plot_bgcolor": "rgba(0,0,0,0)",
-            "margin": {"l": 10, "r": 16, "t": 12, "b": 10},
-            "legend": {"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"},
-            "hoverlabel": {"align": "left", "bgcolor": "#22272d" if dark else "#ffffff", "font": {"color": ink}},
-            "hovermode": "closest",
-            "xaxis": axis,
-            "yaxis": axis,
-        }
-    }
-
-
-LIGHT = go.layout.Template(template())
-"""The look on light paper, checked once: plotly takes tens of milliseconds to check it for each figure."""
 
 
 def distribution(trials: pd.DataFrame, task: str = "classification", dependent: Collection[str] = ()) -> go.Figure:
@@ -126,7 +84,7 @@ def _box(place: int, percentiles: Sequence[float], colour: str) -> dict[str, Any
         "upperfence": [high],
         "width": 0.62,
         "line": {"color": colour, "width": 2},
-        "fillcolor": _faded(colour, 0.18),
+        "fillcolor": faded(colour, 0.18),
         "hoverinfo": "skip",
         "showlegend": False,
     }
@@ -162,7 +120,7 @@ def expected_best(comparison: Comparison, against: str = "trials") -> go.Figure:
                 y=np.asarray(axis.place(values)),
                 mode="lines+markers",
                 line={"color": colour[arm.name], "width": 2},
-                marker={**_marker(list(colour).index(arm.name), colour[arm.name]), "maxdisplayed": 15},
+                marker={**marker(list(colour).index(arm.name), colour[arm.name]), "maxdisplayed": 15},
                 text=np.asarray(texts, dtype=object),
                 hoverinfo="text",
             )
@@ -317,11 +275,6 @@ def scores_over_epochs(run: pd.DataFrame, task: str = "classification") -> go.Fi
     return figure
 
 
-def few_epochs(epochs: Sequence[int]) -> dict[str, Any]:
-    """An axis of epochs: of a few of them, whole numbers alone."""
-    return {"dtick": 1} if max(epochs, default=0) < 12 else {}
-
-
 def knob_effect(trials: pd.DataFrame, arm: str, task: str = "classification") -> go.Figure:
     """What a sizing arm's knob does: parameters and test accuracy of its trials against the knob."""
     colour = colours(trials["arm"])
@@ -366,8 +319,8 @@ def _points(
         "x": np.asarray(x),
         "y": np.asarray(y),
         "mode": "lines+markers" if line else "markers",
-        "line": {"color": _faded(colour[arm], 0.5), "width": 1.5},
-        "marker": {**_marker(list(colour).index(arm), colour[arm]), "opacity": 0.85},
+        "line": {"color": faded(colour[arm], 0.5), "width": 1.5},
+        "marker": {**marker(list(colour).index(arm), colour[arm]), "opacity": 0.85},
         "text": rows["told"].to_numpy(),
         "hoverinfo": "text",
     }
@@ -391,24 +344,6 @@ def _merged(traces: list[dict[str, Any]], arms: int) -> list[dict[str, Any]]:
          "showlegend": False}
         for same in alike.values()
     ]  # fmt: skip
-
-
-def _marker(place: int, colour: str) -> dict[str, Any]:
-    symbol = MARKERS[place % len(MARKERS)]
-    return {"symbol": symbol, "size": MARKER_SIZES.get(symbol, 8), "color": colour}
-
-
-def positive_axis(values: Iterable[float]) -> dict[str, Any]:
-    """An axis on a log scale, its labels as dense as the range of the values bears: 2 3 4, or 2 5 10, or 10 100.
-
-    Within a factor of 3, where that would leave a label or none, it is linear.
-    """
-    positive = [float(value) for value in values if value > 0]
-    low, high = min(positive, default=1.0), max(positive, default=1.0)
-    if high < 3 * low:
-        whole = all(value.is_integer() for value in positive)
-        return {"type": "linear", "tickformat": "~s", **({"dtick": 1} if whole and high - low < 6 else {"nticks": 6})}
-    return {"type": "log", "dtick": "D1" if high < 6 * low else "D2" if high < 100 * low else 1, "tickformat": "~s"}
 
 
 def told(rows: pd.DataFrame, task: str = "classification") -> pd.DataFrame:
@@ -465,17 +400,3 @@ def across_knob(rows: pd.DataFrame, curves: int) -> list[int]:
 
 def _arm_label(arm: str) -> str:
     return escape(arm).replace("/", "/<br>")
-
-
-def _faded(colour: str, opacity: float) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{opacity})"
-
-
-def knob_colour(share: float) -> str:
-    """A colour of the knob's own scale, from small (purple) to large (amber), readable on light and dark paper."""
-    stops = ((107, 76, 196), (0, 125, 190), (0, 158, 115), (150, 150, 30), (214, 120, 0))
-    place = share * (len(stops) - 1)
-    left = min(int(place), len(stops) - 2)
-    mixed = [a + (b - a) * (place - left) for a, b in zip(stops[left], stops[left + 1], strict=True)]
-    return "rgb({:.0f},{:.0f},{:.0f})".format(*mixed)

@@ -13,7 +13,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from dashboards import figures, tables
+from dashboards import looks, tables
 
 ASSETS = Path(__file__).parent / "assets"
 STYLE, SCRIPT = ((ASSETS / name).read_text(encoding="utf-8") for name in ("sizer.css", "figures.js"))
@@ -56,8 +56,8 @@ def drawings(plots: Mapping[str, go.Figure]) -> str:
     drawn = {f"plot-{name}": json.loads(figure.to_json()) for name, figure in plots.items()}
     for figure in drawn.values():
         figure["layout"].pop("template", None)
-    looks = {"light": figures.template(), "dark": figures.template(dark=True)}
-    return "".join(embedded(name, value) for name, value in (("figures", drawn), ("templates", looks)))
+    templates = {"light": looks.template(), "dark": looks.template(dark=True)}
+    return "".join(embedded(name, value) for name, value in (("figures", drawn), ("templates", templates)))
 
 
 def embedded(name: str, value: object) -> str:

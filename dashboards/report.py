@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboards import aims, figures, numbers, rounds, sizing_figures, tables
+from dashboards import aims, figures, looks, numbers, rounds, sizing_figures, tables
 from dashboards.page import bullets, page, plot, table
 from sizer.errors import InputError
 from studies.compare import Arm, Comparison, finished, ranked
@@ -79,7 +79,7 @@ def render(
         same: sizes at equal validation score (`studies.equal`).
     """
     task = comparison.task
-    colours = figures.colours(trials["arm"])
+    colours = looks.colours(trials["arm"])
     sizing = [arm for arm in comparison.arms if arm.sizes and arm.finished]
     plots: dict[str, go.Figure] = {}
     body = [_head(name, description, facts or {}), _findings(comparison)]

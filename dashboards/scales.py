@@ -1,4 +1,4 @@
-"""The axis of a score: linear, or spaced by the logarithm of the error where trials lie far apart.
+"""The axes of figures. That of a score is linear, or spaced by the logarithm of the error where trials lie far apart.
 
 With one trial at 47 % and ten between 97 % and 98 %, a linear axis would show the ten as one; on this one 50, 80, 90,
 95 and 98 % stand at about equal distances.
@@ -7,7 +7,7 @@ With one trial at 47 % and ten between 97 % and 98 %, a linear axis would show t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,3 +71,21 @@ class ScoreAxis:
 
 def _error(score: float) -> float:
     return max(LEAST_ERROR, 1 - float(score))
+
+
+def few_epochs(epochs: Sequence[int]) -> dict[str, Any]:
+    """An axis of epochs: of a few of them, whole numbers alone."""
+    return {"dtick": 1} if max(epochs, default=0) < 12 else {}
+
+
+def positive_axis(values: Iterable[float]) -> dict[str, Any]:
+    """An axis on a log scale, its labels as dense as the range of the values bears: 2 3 4, or 2 5 10, or 10 100.
+
+    Within a factor of 3, where that would leave a label or none, it is linear.
+    """
+    positive = [float(value) for value in values if value > 0]
+    low, high = min(positive, default=1.0), max(positive, default=1.0)
+    if high < 3 * low:
+        whole = all(value.is_integer() for value in positive)
+        return {"type": "linear", "tickformat": "~s", **({"dtick": 1} if whole and high - low < 6 else {"nticks": 6})}
+    return {"type": "log", "dtick": "D1" if high < 6 * low else "D2" if high < 100 * low else 1, "tickformat": "~s"}

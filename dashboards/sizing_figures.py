@@ -16,8 +16,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dashboards import numbers
-from dashboards.figures import DASHES, LIGHT, across_knob, colours, few_epochs, knob_colour, positive_axis
-from dashboards.scales import ScoreAxis
+from dashboards.figures import across_knob
+from dashboards.looks import DASHES, LIGHT, colours, knob_colour
+from dashboards.scales import ScoreAxis, few_epochs, positive_axis
 from studies.compare import finished, ranked
 
 ALL = "all layers"

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from dashboards import aims, figures, graphs, numbers, tables
+from dashboards import aims, figures, graphs, looks, numbers, tables
 from dashboards.commands import over_folds_of
 from dashboards.drawing import drawing
 from dashboards.facts import facts
@@ -60,7 +60,7 @@ def evaluation(source: Local, name: str) -> Page:
     planned = sum(arm.planned for arm in standing.arms)
     ended = planned - sum(arm.running + arm.waiting for arm in standing.arms)
     known = starts(spec, arms)
-    colours = figures.colours(arms["arm"])
+    colours = looks.colours(arms["arm"])
     values = {
         "here": "evaluation", "name": name, "standing": standing, "planned": planned, "ended": ended, "task": task,
         "left": seconds_left(source.database, standing) if ended < planned else None,

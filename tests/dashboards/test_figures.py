@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from dashboards import figures
+from dashboards import figures, looks, scales
 from studies.compare import compare
 from tests.frames import ARMS, evaluation, without_result
 
@@ -50,7 +50,7 @@ def test_a_box_is_the_quartiles_that_the_comparison_tells() -> None:
 
 def test_an_arm_has_the_same_colour_in_every_figure() -> None:
     made = all_figures(*evaluation(trials=5))
-    colour = figures.colours(ARMS)
+    colour = looks.colours(ARMS)
     assert list(colour.values()) == ["#0072B2", "#D55E00", "#009E73", "#CC79A7"]
     for name in ("boxes", "trials", "flops", "size"):
         drawn = points(made[name])
@@ -166,7 +166,7 @@ def test_the_same_data_gives_the_same_figure() -> None:
     ],
 )  # fmt: skip
 def test_an_axis_of_positive_values_has_labels_whatever_their_range(sizes: list[float], wanted: dict[str, Any]) -> None:
-    axis = figures.positive_axis(sizes)
+    axis = scales.positive_axis(sizes)
     assert {key: axis.get(key) for key in wanted} == wanted
 
 
@@ -175,7 +175,7 @@ def test_of_many_arms_points_of_a_colour_are_one_trace_and_none_is_missing() -> 
     many = pd.concat([trials.assign(arm=trials["arm"] + f"-{at}") for at in range(8)], ignore_index=True)
     assert many["arm"].nunique() > figures.MANY
     marks = [trace for trace in figures.distribution(many).data if trace.type == "scatter"]
-    assert len(marks) == len(figures.PALETTE)
+    assert len(marks) == len(looks.PALETTE)
     assert sum(len(trace.x) for trace in marks) == len(many)
     texts = [text for trace in marks for text in trace.text]
     assert {text.partition("</b>")[0] for text in texts} == {f"<b>{arm}" for arm in many["arm"]}

@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from dashboards import figures, sizing_figures
+from dashboards import looks, sizing_figures
 from studies.compare import finished, ranked
 from tests.frames import LAYERS, evaluation, without_result
 
@@ -103,7 +103,7 @@ def test_every_arm_has_its_colour_and_one_line_in_the_legend() -> None:
     trials, history = evaluation(trials=3, epochs=3)
     figure = sizing_figures.widths_from_starts(history, trials, STARTS)
     assert len(figure.data) == 2 * 3 * 4
-    colour = figures.colours(trials["arm"])
+    colour = looks.colours(trials["arm"])
     assert {(trace.name, trace.line.color) for trace in figure.data} == {(arm, colour[arm]) for arm in STARTS}
     assert [trace.name for trace in figure.data if trace.showlegend] == list(STARTS)
 
@@ -182,7 +182,7 @@ def test_reduction_is_that_of_the_trial_that_validation_chooses() -> None:
     trials, _ = evaluation(trials=5)
     figure = sizing_figures.reduction_per_layer(trials, STARTS)
     assert [bar.name for bar in figure.data] == list(STARTS)
-    assert [bar.marker.color for bar in figure.data] == list(figures.PALETTE[:2])
+    assert [bar.marker.color for bar in figure.data] == list(looks.PALETTE[:2])
     for bar, (arm, start) in zip(figure.data, STARTS.items(), strict=True):
         best = ranked(finished(trials[trials["arm"] == arm])).iloc[0]["widths"]
         assert list(bar.x) == [*LAYERS, "all layers"]
