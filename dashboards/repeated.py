@@ -57,9 +57,13 @@ def measured(each: Evaluated, figures: Mapping[str, Figures]) -> Table:
     )
 
 
-def claimed(found: Sequence[Claim]) -> Table:
-    """What a paper claims, and what came of it, a row a claim."""
-    rows = [(each.what, each.published, each.ours, each.interval or "", _shown(each.verdict)) for each in found]
+def claimed(found: Mapping[str, Sequence[Claim]]) -> Table:
+    """What a paper claims of each cell, and what came of it, a row a claim; where there are cells, their names lead."""
+    rows = [
+        (f"{cell}: {each.what}" if cell else each.what, each.published, each.ours, each.interval, _shown(each.verdict))
+        for cell, claims in found.items()
+        for each in claims
+    ]
     return Table("Claims", ("claim", "published", "ours", "interval", "verdict"), tuple(rows))
 
 

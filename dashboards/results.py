@@ -25,6 +25,7 @@ from studies.papers import Published, published
 from studies.plan import Plan, differences
 from studies.reading import FULL, read_plan
 
+UNEXPLAINED = "What was missed has no explanation here yet."
 OVERRIDDEN = ("trials", "epochs", "seed")
 """What a sweep's command may say otherwise than its preset."""
 
@@ -158,8 +159,9 @@ def _section(
         lines += [f"- Otherwise than there: {line}" for line in paper.protocol]
         lines += [f"- {line}" for line in _missing(preset, paper, runs)]
     lines += [*(f"- In this scale: {line}" for line in _scaled(preset, runs)), ""]
-    if across := found.get(""):
-        lines += markdown(claimed(across))
+    if any(found.values()):
+        cells = {run.cell if len(runs) > 1 else "": found.get(run.name, ()) for run in runs}
+        lines += markdown(claimed({"all": found.get("", ()), **cells}))
     if runs[0].evaluated.spec.get("max_training_flops"):
         left = [run.cell for run in runs if source.standing(run.name).state != "done"]
         lines += [f"Not done yet: {', '.join(left)}.", ""] if left else []
@@ -172,6 +174,8 @@ def _section(
             lines += _cell(source, run, paper, found.get(run.name, []), notes)
     if heading in notes:
         lines += ["### What to make of it", "", notes[heading].strip(), ""]
+    elif _misses(found.get("", ())):
+        lines += [UNEXPLAINED, ""]
     return lines
 
 
@@ -184,7 +188,6 @@ def _cell(
     lines += [_how(source, run), ""]
     published_of = paper.of(run.cell) if paper else {}
     lines += markdown(measured(each, published_of))
-    lines += markdown(claimed(found)) if found else []
     lines += markdown(by_knob) if (by_knob := knobs(each, paper.against if paper else "")) else []
     if summed := rounds.summary(each.trials, each.history, task):
         lines += markdown(summed)
@@ -201,9 +204,13 @@ def _cell(
     lines += [*(f"- {line}" for line in told), ""] if told and not each.spec.get("folds") else []
     if run.name in notes:
         lines += ["What to make of it:", "", notes[run.name].strip(), ""]
-    elif any(claim.verdict == MISSED for claim in found):
-        lines += ["What was missed has no explanation here yet.", ""]
+    elif _misses(found):
+        lines += [UNEXPLAINED, ""]
     return lines
+
+
+def _misses(found: Sequence[Claim]) -> bool:
+    return any(claim.verdict == MISSED for claim in found)
 
 
 def _how(source: Local, run: Run) -> str:

@@ -33,7 +33,9 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made.database.close()
 
 
-def fill(bench: Bench, plan: Plan, accuracy: Callable[[str, int], float], most: int = 10**9, **made: str) -> None:
+def fill(
+    bench: Bench, plan: Plan, accuracy: Callable[[str, int], float], most: int = 10**9, width: int = 8, **made: str
+) -> None:
     """Trials of two epochs, the second of which reaches an accuracy."""
     driver = bench.start(plan)
     while driver.left and most > 0:
@@ -41,9 +43,9 @@ def fill(bench: Bench, plan: Plan, accuracy: Callable[[str, int], float], most: 
         member = driver.next()
         assert member is not None
         top = accuracy(member["arm"], member["number"])
-        widths = dict.fromkeys(plan.layers(), 8)
+        widths = dict.fromkeys(plan.layers(), width)
         for number, reached in enumerate((top - 0.1, top), start=1):
-            driver.epoch(member["trial_id"], epoch(number, reached, widths=widths))
+            driver.epoch(member["trial_id"], epoch(number, reached, width, widths=widths))
         driver.end(member["trial_id"], "complete", "", device="cpu", environment={**ENVIRONMENT, **made})
     assert bench.lease is not None
     bench.lease.release()
@@ -86,6 +88,31 @@ def test_what_is_missed_is_shown_so_until_somebody_explains_it(bench: Bench) -> 
     told = results(source, {"shrinknets-search.small/mlp-mnist": "Too few epochs."}, "sizer results")
     assert "What to make of it:\n\nToo few epochs.\n" in told
     assert "no explanation" not in told
+
+
+def test_claims_of_several_cells_stand_together(bench: Bench) -> None:
+    for cell in ("mlp-mnist", "mlp-fashion_mnist"):
+        (plan,) = read_plan(f"shrinknets-search/{cell}", FEW, "small")
+        fill(bench, plan, lambda arm, number: {"shrinknets": 0.95}.get(arm, 0.9) + number / 1000)
+    page = results(Local(bench.database), {}, "sizer results")
+    assert page.count("Claims:") == 1
+    told = table(page, "Claims")
+    for cell in ("mlp-mnist", "mlp-fashion_mnist"):
+        assert told[f"{cell}: shrinknets less fixed, test accuracy"][-1] == "as published"
+
+
+@pytest.mark.parametrize(("widths", "verdict"), [((8, 9), "as published"), ((9, 8), "**missed**")])
+def test_the_order_of_cells_is_a_claim_and_explained_like_others(
+    bench: Bench, widths: tuple[int, int], verdict: str
+) -> None:
+    for cell, width in zip(("mnist", "cifar10"), widths, strict=True):
+        (plan,) = read_plan(f"das-datasets/{cell}", {"epochs": 2}, "dense")
+        fill(bench, plan, lambda arm, number: 0.9, width=width)
+    page = results(Local(bench.database), {}, "sizer results")
+    assert table(page, "Claims")["all: mean parameters, mnist < cifar10"][-1] == verdict
+    assert ("no explanation here" in page) == (verdict == "**missed**")
+    told = results(Local(bench.database), {"das-datasets, dense scale": "Chance."}, "sizer results")
+    assert "no explanation here" not in told
 
 
 def test_the_page_says_where_it_comes_from_and_what_differs_from_the_paper(bench: Bench) -> None:
