@@ -103,6 +103,7 @@ def expected_best(comparison: Comparison, against: str = "trials") -> go.Figure:
     axis = ScoreAxis.of((value for arm in begun for value in arm.expected if math.isfinite(value)), comparison.task)
     traces = []
     for arm in begun:
+        place = list(colour).index(arm.name)
         if not arm.expected or (against == "flops" and not arm.cost):
             continue
         known = [(n, value) for n, value in enumerate(arm.expected, start=1) if math.isfinite(value)]
@@ -119,8 +120,8 @@ def expected_best(comparison: Comparison, against: str = "trials") -> go.Figure:
                 x=costs if against == "flops" else trials,
                 y=np.asarray(axis.place(values)),
                 mode="lines+markers",
-                line={"color": colour[arm.name], "width": 2},
-                marker={**marker(list(colour).index(arm.name), colour[arm.name]), "maxdisplayed": 15},
+                line={"color": colour[arm.name], "width": 2, "dash": DASHES[place // len(PALETTE) % len(DASHES)]},
+                marker={**marker(place, colour[arm.name]), "maxdisplayed": 15},
                 text=np.asarray(texts, dtype=object),
                 hoverinfo="text",
             )
@@ -332,13 +333,13 @@ def _merged(traces: list[dict[str, Any]], arms: int) -> list[dict[str, Any]]:
     if arms <= MANY:
         return traces
     joined = []
-    alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    alike: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for trace in traces:
         if trace.get("mode") == "lines+markers":
             joined.append(trace)
             continue
         marked = trace.get("marker") or trace["line"]
-        alike.setdefault((trace["type"], marked["color"], marked.get("symbol", "")), []).append(trace)
+        alike.setdefault((trace["type"], marked["color"]), []).append(trace)
     return joined + [
         {**same[0], **{key: np.concatenate([each[key] for each in same]) for key in same[0] if key in _EACH},
          "showlegend": False}

@@ -55,8 +55,8 @@ LIGHT = go.layout.Template(template())
 
 
 def marker(place: int, colour: str) -> dict[str, Any]:
-    """The marker of the arm in this place of the evaluation."""
-    symbol = MARKERS[place % len(MARKERS)]
+    """The marker of the arm in this place of the evaluation: another one for each arm of a colour."""
+    symbol = MARKERS[(place + place // len(PALETTE)) % len(MARKERS)]
     return {"symbol": symbol, "size": MARKER_SIZES.get(symbol, 8), "color": colour}
 
 

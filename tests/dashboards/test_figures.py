@@ -58,6 +58,14 @@ def test_an_arm_has_the_same_colour_in_every_figure() -> None:
     assert {trace.marker.color for trace in made["knob"].data} == {colour["shrinknets"]}
 
 
+def test_no_two_arms_of_a_dozen_look_alike() -> None:
+    trials, _ = evaluation(trials=4)
+    dozen = pd.concat([trials.assign(arm=trials["arm"] + f"-{at}") for at in range(3)], ignore_index=True)
+    drawn = points(figures.size_against_accuracy(dozen, dozen.iloc[:0]))
+    looks_of = {(trace.marker.color, trace.marker.symbol) for trace in drawn.values()}
+    assert len(looks_of) == dozen["arm"].nunique() == 3 * len(ARMS)
+
+
 def test_every_axis_has_a_title() -> None:
     for name, figure in all_figures(*evaluation(trials=4)).items():
         layout = figure.to_dict()["layout"]
