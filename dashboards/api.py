@@ -22,7 +22,7 @@ from dashboards.gate import LARGEST
 from dashboards.source import Local
 from sizer import Architecture
 from sizer.errors import InputError, unknown
-from studies import query
+from studies import selection
 from studies.launch import Submissions
 from studies.plan import Plan
 from studies.reading import read_submitted
@@ -189,7 +189,7 @@ def _network(
         raise InputError("give trial_id and epoch, or neither")
     if trial_id is None or epoch is None:
         return source.architecture(plan, source.best(plan, arm, **limits))
-    return source.architecture(plan, query.epoch(source.database, plan, trial_id, epoch))
+    return source.architecture(plan, selection.epoch(source.database, plan, trial_id, epoch))
 
 
 Network = Annotated[tuple[Architecture, dict[str, Tensor]], Depends(_network)]

@@ -148,7 +148,7 @@ def size_against_accuracy(
     """Test accuracy against parameters, a point a trial; the dotted line joins the front, which validation chose.
 
     Args:
-        trials, front: as `studies.query` gives them.
+        trials, front: as `studies.query` and `studies.selection` give them.
         task: of the evaluation.
         walks: arms whose trials are the steps of a path: a line joins them as they were walked.
         budgets: numbers of parameters that networks are looked for under: an upright line each.

@@ -39,7 +39,7 @@ def drawn(
         source: Where its weights are kept.
         name: The evaluation.
         spec: Its plan.
-        row: A row of `studies.query.trials` or `best`.
+        row: A row of `studies.query.trials` or `studies.selection.best`.
         beside: Whether a picture and its approximation are drawn, too.
     """
     graph = spec["network"] in networks.names() and not networks.layered(spec["network"])

@@ -68,7 +68,7 @@ def render(
     Args:
         name: the evaluation's name.
         comparison: of its arms (`studies.compare`).
-        trials: one row a trial, `history` one a trial and epoch, `front` the non-dominated ones (`studies.query`).
+        trials: one row a trial, `history` one a trial and epoch (`studies.query`), `front` of `studies.selection`.
         description: one line on the evaluation.
         facts: what else the head should say, label -> text.
         folds: what cross-validation says.

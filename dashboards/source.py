@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sizer import Architecture
 from sizer.checkpoint import load_tensors
-from studies import query, stopping
+from studies import query, selection, stopping
 from studies.database import Database
 from studies.standing import Standing, standing
 
@@ -39,7 +39,7 @@ class Source(Protocol):
         """Who runs it now, in words."""
 
     def best(self, name: str, arm: str | None = None, **limits: Any) -> pd.Series[Any]:
-        """The epoch of highest validation accuracy that fits; limits as `studies.query.best` has them."""
+        """The epoch of highest validation accuracy that fits; limits as `studies.selection.best` has them."""
 
     def front(self, name: str, arm: str | None = None) -> pd.DataFrame:
         """The epochs that no other beats at its size."""
@@ -79,13 +79,13 @@ class Local:
         return query.driver(self.database, name)
 
     def best(self, name: str, arm: str | None = None, **limits: Any) -> pd.Series[Any]:
-        return query.best(self.database, name, arm, **limits)
+        return selection.best(self.database, name, arm, **limits)
 
     def front(self, name: str, arm: str | None = None) -> pd.DataFrame:
-        return query.front(self.database, name, arm)
+        return selection.front(self.database, name, arm)
 
     def architecture(self, name: str, row: pd.Series[Any]) -> tuple[Architecture, dict[str, Tensor]]:
-        found, file = query.architecture(self.database, name, row)
+        found, file = selection.architecture(self.database, name, row)
         return found, load_tensors(file)[0]
 
     def stop(self, name: str) -> str:

@@ -18,7 +18,7 @@ from dashboards.pages.overview import sizing_arms
 from dashboards.source import Local
 from dashboards.starts import starts
 from sizer.errors import InputError
-from studies import query, target
+from studies import selection, target
 from studies.compare import Comparison, compare_plan
 from studies.path import walks
 from studies.progress import running, seconds_left, studies_of
@@ -100,7 +100,7 @@ def _target(source: Local, spec: Mapping[str, Any], arms: pd.DataFrame, name: st
 
 def _offers(source: Local, name: str) -> pd.DataFrame:
     try:
-        return query.offers(source.database, name)
+        return selection.offers(source.database, name)
     except InputError:  # none is complete yet
         return pd.DataFrame()
 

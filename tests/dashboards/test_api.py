@@ -27,7 +27,7 @@ from schemathesis.specs.openapi.checks import (
 
 from dashboards import models, rows
 from sizer.checkpoint import load_tensors
-from studies import query
+from studies import query, selection
 from studies.database import Database
 from studies.launch import Launched
 from studies.reading import written
@@ -35,6 +35,7 @@ from tests.dashboards.served import WRITE, Served, served
 from tests.dashboards.swept import small_plan
 from tests.studies.standings import told
 
+TABLES = {"trials": query.trials, "history": query.history, "front": selection.front}
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 SMALL = """
 name = "mine"
@@ -66,9 +67,9 @@ def test_status_counts_trials_by_state_and_says_what_failed(service: Served) -> 
     ]
 
 
-@pytest.mark.parametrize("what", ["trials", "history", "front"])
+@pytest.mark.parametrize("what", TABLES)
 def test_tables_come_as_they_are_and_what_is_no_number_is_null(service: Served, what: str) -> None:
-    frame = getattr(query, what)(service.database, "small")
+    frame = TABLES[what](service.database, "small")
     told = service.ask(f"/v1/{what}?plan=small").json()
     assert told == json.loads(json.dumps(rows.plain(frame)))
     assert [list(row) for row in told] == [list(frame.columns)] * len(frame)
@@ -102,11 +103,13 @@ def test_csv_opens_in_a_spreadsheet_and_no_text_of_it_is_a_formula(tmp_path: Pat
 def test_it_answers_from_a_database_of_either_kind(place: str) -> None:
     database = told(place)
     with served(place) as running:
-        for what in ("trials", "history", "front"):
-            frame = getattr(query, what)(database, "small")
+        for what in TABLES:
+            frame = TABLES[what](database, "small")
             assert running.ask(f"/v1/{what}?plan=small").json() == json.loads(json.dumps(rows.plain(frame)))
         assert running.ask("/v1/plans").json()[0]["ended"] == 6
-        assert running.ask("/v1/best?plan=small").json()["val_accuracy"] == query.best(database, "small").val_accuracy
+        assert (
+            running.ask("/v1/best?plan=small").json()["val_accuracy"] == selection.best(database, "small").val_accuracy
+        )
         assert running.ask("/v1/health", None).json()["database"] is True
         assert len(running.ask("/api/studies").json()["study_summaries"]) == 2
         assert running.status("/v1/status?plan=none") == 404
@@ -125,7 +128,7 @@ def test_numbers_and_plain_texts_stay(cell: Any) -> None:
 
 
 def test_best_is_what_the_database_says_under_the_same_limits(service: Served) -> None:
-    found = query.best(service.database, "small", "fixed", 700)
+    found = selection.best(service.database, "small", "fixed", 700)
     told = service.ask("/v1/best?plan=small&arm=fixed&max_params=700").json()
     assert {key: told[key] for key in ("arm", "trial_id", "epoch", "widths", "val_accuracy")} == {
         key: found[key] for key in ("arm", "trial_id", "epoch", "widths", "val_accuracy")
@@ -135,13 +138,13 @@ def test_best_is_what_the_database_says_under_the_same_limits(service: Served) -
 
 
 def test_an_architecture_and_its_weights_are_those_of_the_epoch_named_or_of_the_best(service: Served) -> None:
-    row = query.best(service.database, "small")
-    built, file = query.architecture(service.database, "small", row)
+    row = selection.best(service.database, "small")
+    built, file = selection.architecture(service.database, "small", row)
     kept = {name: value.tolist() for name, value in load_tensors(file)[0].items()}
     chosen = f"plan=small&trial_id={row.trial_id}&epoch={row.epoch}"
-    for selection in ("plan=small", chosen):
-        assert service.ask(f"/v1/architecture?{selection}").json() == json.loads(built.to_json())
-        answer = service.ask(f"/v1/weights?{selection}")
+    for asked in ("plan=small", chosen):
+        assert service.ask(f"/v1/architecture?{asked}").json() == json.loads(built.to_json())
+        answer = service.ask(f"/v1/weights?{asked}")
         sent = safetensors.torch.load(answer.content)
         assert {name: value.tolist() for name, value in sent.items()} == kept
         digest = base64.b64encode(hashlib.sha256(answer.content).digest()).decode()
@@ -154,7 +157,7 @@ def test_an_architecture_and_its_weights_are_those_of_the_epoch_named_or_of_the_
 def test_weights_that_were_changed_are_not_sent(tmp_path: Path, trained: Path) -> None:
     shutil.copytree(trained.parent, tmp_path, dirs_exist_ok=True)
     with served(tmp_path / "sizer.db") as running:
-        _, file = query.architecture(running.database, "small", query.best(running.database, "small"))
+        _, file = selection.architecture(running.database, "small", selection.best(running.database, "small"))
         file.write_bytes(file.read_bytes()[:-1] + b"x")
         answer = running.ask("/v1/weights?plan=small")
         assert (answer.status_code, "were changed since" in answer.json()["detail"]) == (400, True)

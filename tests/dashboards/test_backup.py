@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
-from studies import query
+from studies import selection
 from studies.database import locate
 from tests.dashboards.swept import small_plan, sweep_here
 from tests.postgres import BIN
@@ -35,7 +35,7 @@ def test_what_was_backed_up_is_restored(place: str, tmp_path: Path) -> None:
     path = place if kind == "PostgreSQL" else str(tmp_path / "sizer.db")
     sweep_here(small_plan(trials=1), path)  # type: ignore[arg-type]  # an address will do
     database = locate(path)[0]
-    files, before = database.files, query.best(path, "small").to_dict()
+    files, before = database.files, selection.best(path, "small").to_dict()
     database.close()
     (files / "runs" / "in-flight").mkdir()
     environment = {
@@ -71,9 +71,9 @@ def test_what_was_backed_up_is_restored(place: str, tmp_path: Path) -> None:
     said = [run(line) for line in restore]
     assert "all is well" in said[-1]
     assert not (files / "runs").exists()
-    after = query.best(path, "small")
+    after = selection.best(path, "small")
     assert after.to_dict() == before
-    query.architecture(path, "small", after)
+    selection.architecture(path, "small", after)
 
 
 @pytest.mark.parametrize("kind", ["SQLite", "PostgreSQL"])

@@ -12,7 +12,7 @@ from typer.main import get_command
 import sizer
 from dashboards.cli import app, main
 from sizer import datasets
-from studies import query
+from studies import query, selection
 from tests.dashboards.swept import small_plan, sweep_here
 
 Sizer = Callable[..., tuple[int, str, str]]
@@ -183,7 +183,7 @@ def test_status_of_a_sweep_in_its_middle_says_what_is_left(
 
 def test_best_shows_the_widths_and_writes_a_network_that_scores_the_same(run: Sizer, here: Path) -> None:
     code, out, _ = run("best", "small", "--out", "net")
-    row = query.best("sizer.db", "small")
+    row = selection.best("sizer.db", "small")
     assert code == 0
     assert f"dense1  {row['widths']['dense1']}" in out
     assert f"validation {100 * row['val_accuracy']:.2f} %" in out
@@ -195,7 +195,7 @@ def test_best_shows_the_widths_and_writes_a_network_that_scores_the_same(run: Si
 
 
 def test_best_under_a_budget_takes_the_best_epoch_that_fits(run: Sizer, here: Path) -> None:
-    smallest = int(query.front("sizer.db", "small")["parameters"].min())
+    smallest = int(selection.front("sizer.db", "small")["parameters"].min())
     code, out, _ = run("best", "--max-params", f"{smallest / 1000}k")
     assert code == 0
     assert f"at most {smallest:,} parameters" in out

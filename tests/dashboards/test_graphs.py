@@ -21,7 +21,7 @@ from dashboards.repeating import repeating
 from dashboards.source import Local
 from sizer import Architecture, datasets, networks
 from sizer.graph import Graph
-from studies import query
+from studies import query, selection
 from studies.database import open_database
 from studies.plan import Plan
 from tests.dashboards.browsers import chromium, needed, opened
@@ -103,7 +103,7 @@ def test_the_lines_of_a_graphs_trial_train_it_again(swept: Local) -> None:
 
 
 def test_pages_and_report_draw_the_graph(swept: Local) -> None:
-    best = query.best(swept.database, "slope")
+    best = selection.best(swept.database, "slope")
     assert set(best["widths"]) == {"neurons", "synapses"}
     assert networks.layered("mlp")
     pages = [trial(swept, int(best["trial_id"])), evaluation(swept, "slope"), knob(swept, "slope")]
@@ -117,7 +117,7 @@ def test_pages_and_report_draw_the_graph(swept: Local) -> None:
 @needed
 @pytest.mark.parametrize(("width", "scheme"), [(400, "dark"), (1400, "light")])
 def test_its_page_fits_its_window_and_is_accessible(folder: Path, swept: Local, width: int, scheme: str) -> None:
-    best = int(query.best(swept.database, "slope")["trial_id"])
+    best = int(selection.best(swept.database, "slope")["trial_id"])
     with chromium() as browser, served(folder / "sizer.db") as server, opened(browser, width, scheme) as found:
         for path in (f"/trial/{best}", "/evaluation/slope"):
             found.page.goto(f"{server.url}{path}?token={READ}")

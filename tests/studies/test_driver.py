@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from sizer import Epoch
 from sizer.errors import InputError
-from studies import query, weights
+from studies import query, selection, weights
 from studies.artifacts import Artifacts, files_of
 from studies.database import locate
 from studies.driver import Driver
@@ -168,10 +168,10 @@ def test_the_three_best_and_the_fronts_are_kept_and_the_rest_goes(bench: Bench) 
     study = optuna.load_study(storage=bench.database.storage, study_name="small/fixed")
     named = {entry.filename for entry in optuna.artifacts.get_all_artifact_meta(study)}
     assert named == {f"trial-{trial - 1}-epoch-{at}.safetensors" for trial, at in kept}
-    found = query.front(bench.path, "small")
+    found = selection.front(bench.path, "small")
     assert list(zip(found["trial_id"], found["epoch"], strict=True)) == [(6, 1), (1, 1), (5, 1)]
     for _, row in found.iterrows():
-        query.architecture(bench.path, "small", row)
+        selection.architecture(bench.path, "small", row)
     files = files_of(bench.database, "small")
     (name,) = {name for trial, name in bench.rows("select trial_id, artifact_id from sizer_weights") if trial == 5}
     (bench.database.files / "artifacts" / name).write_bytes(b"changed")
@@ -190,7 +190,7 @@ def test_under_a_budget_the_best_epoch_that_fits_is_chosen(bench: Bench) -> None
     at = {width: epoch(1, width=width) for width in (8, 10, 20)}
 
     def best(**limits: Any) -> tuple[str, int, float]:
-        row = query.best(bench.path, "small", **limits)
+        row = selection.best(bench.path, "small", **limits)
         return row["arm"], row["epoch"], row["val_accuracy"]
 
     assert best() == ("shrinknets", 1, 0.9)
@@ -217,7 +217,7 @@ def test_trials_that_have_not_ended_are_in_the_frame(bench: Bench) -> None:
     assert list(frame["knob_name"]) == ["lambda", ""]
     assert tuple(query.history(bench.path, "small").columns) == query.HISTORY
     with pytest.raises(InputError, match="no trial of small is complete yet"):
-        query.best(bench.path, "small")
+        selection.best(bench.path, "small")
     assert "run by process" in query.driver(bench.path, "small")
 
 

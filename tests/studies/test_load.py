@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from studies import query
+from studies import selection
 from studies.database import Database, locate
 from studies.driver import Driver
 from studies.lease import Lease
@@ -33,9 +33,9 @@ from tests.studies.sweeps import Seen, check_whole, epoch, rows, small_plan
 # Of these there is a row, or many, for every trial.
 LARGE = ("trials", "trial_params", "trial_user_attributes", "trial_intermediate_values", "sizer_history")
 ASKED: dict[str, Callable[[Database], object]] = {
-    "best": lambda database: query.best(database, "small"),
-    "best within limits": lambda database: query.best(database, "small", max_params=60_000, max_flops=100_000),
-    "front": lambda database: query.front(database, "small"),
+    "best": lambda database: selection.best(database, "small"),
+    "best within limits": lambda database: selection.best(database, "small", max_params=60_000, max_flops=100_000),
+    "front": lambda database: selection.front(database, "small"),
     "status": lambda database: standing(database, "small"),
 }
 

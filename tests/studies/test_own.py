@@ -13,7 +13,7 @@ import sizer
 from sizer import Epoch, datasets
 from sizer.checkpoint import load_tensors
 from sizer.errors import InputError
-from studies import estimate, query, search
+from studies import estimate, search, selection
 from studies.database import open_database
 from studies.plan import Plan, differences
 from studies.reading import read_plan
@@ -133,8 +133,8 @@ def test_a_sweep_of_ones_own_network_and_data_and_what_becomes_of_its_best(
     layers = rows(path, "select distinct layer from sizer_architectures order by layer")
     assert layers == [("1",), ("3.first",)]
 
-    row = query.best(path, "own")
-    found, weights = query.architecture(open_database(path), "own", row)
+    row = selection.best(path, "own")
+    found, weights = selection.architecture(open_database(path), "own", row)
     sizer.save(here / "net", found, load_tensors(weights)[0])
     data = datasets.load("mine:data")
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))

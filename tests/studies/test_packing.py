@@ -14,7 +14,7 @@ import sizer
 from sizer import networks
 from sizer.errors import InputError
 from sizer.methods import create
-from studies import packing, query
+from studies import packing, query, selection
 from studies.sweep import run
 from studies.workers import Shares
 from tests.studies.benches import Bench
@@ -163,7 +163,8 @@ def test_a_plan_is_trained_in_its_precision_alone_and_in_packs(tmp_path: Path) -
         path = tmp_path / f"{pack}.db"
         run(plan, path, watch=Seen(), pack=pack)
         assert [row[3] for row in rows(path, TOLD)] == [epoch.train_loss for epoch in alone]
-    assert query.architecture(path, "small", query.best(path, "small"))[0].info["training"]["precision"] == "bfloat16"
+    built, _ = selection.architecture(path, "small", selection.best(path, "small"))
+    assert built.info["training"]["precision"] == "bfloat16"
 
 
 @pytest.mark.alone

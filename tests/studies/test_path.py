@@ -16,7 +16,7 @@ from sizer import networks
 from sizer.errors import InputError
 from sizer.methods import create
 from sizer.training import STATE
-from studies import attempts, query, target
+from studies import attempts, query, selection, target
 from studies.driver import Driver
 from studies.path import Sized
 from studies.plan import Plan
@@ -323,8 +323,8 @@ def test_a_path_through_workers_is_the_one_that_is_walked_by_hand_to_the_bit(tmp
     sizes = query.trials(tmp_path / "x.db", "small")["parameters"]
     assert list(sizes) == sorted(sizes, reverse=True)
     assert len(set(sizes)) == 3
-    row = query.best(tmp_path / "x.db", "small", max_params=int(sizes.min()))
-    assert query.architecture(tmp_path / "x.db", "small", row)[1].is_file()
+    row = selection.best(tmp_path / "x.db", "small", max_params=int(sizes.min()))
+    assert selection.architecture(tmp_path / "x.db", "small", row)[1].is_file()
 
 
 @pytest.mark.alone
@@ -338,7 +338,7 @@ def test_a_path_through_workers_comes_down_to_its_budget(tmp_path: Path) -> None
     assert (tuned["widths"], tuned["epochs"]) == (step["widths"], 4)
     assert 1350 <= tuned["parameters"] <= 1500 < trials.iloc[-3]["parameters"]
     assert tuned["val_accuracy"] > step["val_accuracy"]
-    row = query.best(tmp_path / "x.db", "small", max_params=1500)
+    row = selection.best(tmp_path / "x.db", "small", max_params=1500)
     assert row["trial_id"] == tuned["trial_id"]
     assert run(plan, tmp_path / "x.db", watch=Seen()).already_done
 

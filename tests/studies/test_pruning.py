@@ -16,7 +16,7 @@ import sizer
 from dashboards import commands
 from dashboards.source import Local
 from sizer import datasets, methods, networks
-from studies import query, search
+from studies import query, search, selection
 from studies.database import open_database
 from studies.driver import Driver
 from studies.plan import Plan
@@ -124,7 +124,7 @@ def test_a_pruned_trial_has_its_last_value_its_reason_and_its_best_epoch(bench: 
     assert isinstance(driver.watch, Seen)
     assert driver.watch.of("trial")[-1][:4] == ("fixed", "1", "PRUNED", "pruned")
     assert remaining(bench.database, plan) == 0
-    assert query.best(bench.path, "small")["number"] == 0
+    assert selection.best(bench.path, "small")["number"] == 0
 
 
 def test_a_sizing_arm_is_pruned_by_a_field_of_its_own_alone(on_file: Bench) -> None:

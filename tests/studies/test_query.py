@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import sizer
 from sizer.errors import InputError
-from studies import query, search, standing, tables, weights
+from studies import query, search, selection, standing, tables, weights
 from studies.database import Database, locate
 from studies.plan import Plan
 from tests.studies.benches import Bench
@@ -54,9 +54,9 @@ def test_best_front_and_standing_are_what_all_rows_give(database: Database, give
         usable = usable_rows(database, plan, arm)
         if usable.empty:
             with pytest.raises(InputError, match="is complete yet"):
-                query.front(database, plan.name, arm)
+                selection.front(database, plan.name, arm)
             continue
-        pd.testing.assert_frame_equal(query.front(database, plan.name, arm), slow_front(usable))
+        pd.testing.assert_frame_equal(selection.front(database, plan.name, arm), slow_front(usable))
         if arm is None:
             offered_is_chosen(database, plan)
         for limits in itertools.product(LIMITS, LIMITS):
@@ -74,7 +74,7 @@ def test_best_front_and_standing_are_what_all_rows_give(database: Database, give
 
 def offered_is_chosen(database: Database, plan: Plan) -> None:
     """The first of the offers that fits a limit is what `best` chooses under it; a latency is one of the limits."""
-    kept = query.front(database, plan.name)
+    kept = selection.front(database, plan.name)
     with database.engine.begin() as connection:
         for trial, size in zip(kept["trial_id"], kept["parameters"], strict=True):
             for key, value in (("final_latency_ms", size / 7), ("final_parameters", size)):
@@ -82,18 +82,18 @@ def offered_is_chosen(database: Database, plan: Plan) -> None:
                 said = tables.trial_user_attributes
                 connection.execute(said.delete().where(said.c.trial_id == row["trial_id"], said.c.key == key))
                 connection.execute(said.insert().values(row))
-    offers = query.offers(database, plan.name)
+    offers = selection.offers(database, plan.name)
     for limit, column in (("max_params", "parameters"), ("max_flops", "flops"), ("max_latency", "latency_ms")):
         for most in offers[column].dropna():
             first = offers[offers[column] <= most].iloc[0]
-            best = query.best(database, plan.name, **{limit: most})
+            best = selection.best(database, plan.name, **{limit: most})
             assert (first["trial_id"], first["epoch"]) == (best["trial_id"], best["epoch"])
 
 
 def found(database: Database, plan: Plan, arm: str | None, limits: tuple[int | None, ...]) -> tuple[Any, ...] | str:
     """What `best` gives: the whole row, or the line that names the nearest."""
     try:
-        row = query.best(database, plan.name, arm, *limits)
+        row = selection.best(database, plan.name, arm, *limits)
     except InputError as error:
         return str(error).partition("the nearest is ")[2]
     return tuple(map(str, row))
@@ -183,7 +183,7 @@ def test_the_best_is_known_from_the_moment_that_its_trial_is_complete(
     monkeypatch.setattr(weights, "keep", killed)
     with pytest.raises(KeyboardInterrupt):
         driver.end(member["trial_id"], "complete", "")
-    assert query.best(bench.path, "small").epoch == 2
+    assert selection.best(bench.path, "small").epoch == 2
     monkeypatch.undo()
     bench.start(small_plan())
     assert [file for (file,) in bench.rows("select artifact_id from sizer_weights")] != [None]
@@ -199,7 +199,7 @@ def test_a_trial_that_somebody_failed_meanwhile_beats_no_other(bench: Bench) -> 
     search.tell(study, 0, None)  # as the dashboard's button does
     train(driver, good, [epoch(2, 0.95, 8)])
     driver.end(good["trial_id"], "complete", "")
-    assert query.best(bench.path, "small").val_accuracy == 0.5
+    assert selection.best(bench.path, "small").val_accuracy == 0.5
     assert bench.rows("select trial_id from sizer_weights") == [(poor["trial_id"],)]
     assert driver.watch.of("trial")[-1][:3] == ("fixed", "0", "FAIL")  # type: ignore[attr-defined]
 
@@ -213,9 +213,9 @@ def test_under_both_limits_at_once_the_weights_of_the_best_are_there(bench: Benc
     poor = epoch(4, 0.6, parameters=300, flops=300)
     train(driver, member, [few_flops, few_parameters, both, poor])
     driver.end(member["trial_id"], "complete", "")
-    row = query.best(bench.path, "small", max_params=400, max_flops=400)
+    row = selection.best(bench.path, "small", max_params=400, max_flops=400)
     assert row.epoch == 3
-    query.architecture(bench.path, "small", row)
+    selection.architecture(bench.path, "small", row)
     assert bench.rows("select epoch from sizer_weights order by epoch") == [(1,), (2,), (3,)]
 
 
@@ -225,13 +225,13 @@ def test_one_epoch_of_a_trial_is_given_as_best_gives_it(bench: Bench) -> None:
     train(driver, member, [epoch(1, 0.5), epoch(2, 0.9), epoch(3, 0.1)])
     driver.end(member["trial_id"], "complete", "")
     taken(driver)
-    best = query.best(bench.path, "small")
-    assert tuple(map(str, query.epoch(bench.path, "small", member["trial_id"], 2))) == tuple(map(str, best))
-    assert query.epoch(bench.path, "small", member["trial_id"], 3).val_accuracy == 0.1
+    best = selection.best(bench.path, "small")
+    assert tuple(map(str, selection.epoch(bench.path, "small", member["trial_id"], 2))) == tuple(map(str, best))
+    assert selection.epoch(bench.path, "small", member["trial_id"], 3).val_accuracy == 0.1
     with pytest.raises(InputError, match="unknown epoch of trial 1 '4'"):
-        query.epoch(bench.path, "small", member["trial_id"], 4)
+        selection.epoch(bench.path, "small", member["trial_id"], 4)
     with pytest.raises(InputError, match="small has no complete trial 2"):
-        query.epoch(bench.path, "small", 2, 1)
+        selection.epoch(bench.path, "small", 2, 1)
 
 
 def test_the_latest_trials_that_failed_are_named(database: Database) -> None:

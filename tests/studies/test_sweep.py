@@ -19,7 +19,7 @@ import sizer
 from sizer import networks
 from sizer.checkpoint import load_tensors
 from sizer.errors import InputError
-from studies import cluster, luggage, query
+from studies import cluster, luggage, query, selection
 from studies.sweep import run
 from tests.studies.driven import Sweep, sweep
 from tests.studies.sweeps import ARMS, Seen, check_whole, rows, small_plan
@@ -84,8 +84,8 @@ def test_the_weights_kept_are_those_of_the_epoch_they_stand_for(done: tuple[Path
     path = done[0]
     data = sizer.datasets.load("digits", validation=0.2, seed=0)
     for arm in THREE:
-        row = query.best(path, "small", arm)
-        architecture, weights = query.architecture(path, "small", row)
+        row = selection.best(path, "small", arm)
+        architecture, weights = selection.architecture(path, "small", row)
         sizer.save(tmp_path / arm, architecture, load_tensors(weights)[0])
         net = sizer.load(tmp_path / arm)
         net.eval()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sizer.errors import InputError
-from studies import query, target
+from studies import query, selection, target
 from studies.arms import Range
 from studies.driver import Driver
 from studies.plan import Plan
@@ -197,12 +197,12 @@ def test_a_latency_is_what_workers_say_and_chooses_networks(bench: Bench) -> Non
     spec, trials, history = (read(bench.database, "small") for read in (query.spec, query.trials, query.history))
     assert target.by_arm(spec, trials, history) == {"shrinknets": [quick, slow]}
 
-    row = query.best(bench.database, "small", max_latency=0.2)
+    row = selection.best(bench.database, "small", max_latency=0.2)
     quickest = trials.loc[trials["latency_ms"].idxmin()]
     assert (row["val_accuracy"], row["epoch"], row["trial_id"]) == (0.8, 3, quickest["trial_id"])
     assert quickest["latency_ms"] <= 0.2
     with pytest.raises(InputError, match=r"no network of small passes in 0.001 ms: the nearest is shrinknets trial"):
-        query.best(bench.database, "small", max_latency=0.001)
+        selection.best(bench.database, "small", max_latency=0.001)
 
 
 @pytest.mark.alone

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from sizer.errors import InputError
-from studies import query
+from studies import query, selection
 from studies.artifacts import files_of
 from studies.database import locate
 from studies.files import at
@@ -173,8 +173,8 @@ def test_files_in_a_bucket_outlive_worker_and_driver(tmp_path: Path, monkeypatch
         told = {tuple(line[:3]) for line in first.of("epoch")}
         assert not told & {tuple(line[:3]) for line in second.of("epoch")}
         check_whole(path, small_plan(**plan))
-        for _, row in query.front(path, "small").iterrows():
-            query.architecture(path, "small", row)
+        for _, row in selection.front(path, "small").iterrows():
+            selection.architecture(path, "small", row)
         for text in (*rows(path, "select files from sizer_plans"), *first.lines, *second.lines):
             assert environment["AWS_SECRET_ACCESS_KEY"] not in "".join(text)
     assert not (tmp_path / "elsewhere").exists()
