@@ -333,13 +333,14 @@ def _merged(traces: list[dict[str, Any]], arms: int) -> list[dict[str, Any]]:
     if arms <= MANY:
         return traces
     joined = []
-    alike: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    alike: dict[tuple[str, str, bool], list[dict[str, Any]]] = {}
     for trace in traces:
         if trace.get("mode") == "lines+markers":
             joined.append(trace)
             continue
         marked = trace.get("marker") or trace["line"]
-        alike.setdefault((trace["type"], marked["color"]), []).append(trace)
+        is_open = marked.get("symbol", "").endswith("-open")
+        alike.setdefault((trace["type"], marked["color"], is_open), []).append(trace)
     return joined + [
         {**same[0], **{key: np.concatenate([each[key] for each in same]) for key in same[0] if key in _EACH},
          "showlegend": False}

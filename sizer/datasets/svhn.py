@@ -45,6 +45,7 @@ def _images(file: Path) -> tuple[Array, Array]:
     try:
         arrays = loadmat(file)
         x, y = arrays["X"], arrays["y"]
+    # What loadmat raised on damaged files, and KeyError for one of other arrays.
     except (MatReadError, ValueError, TypeError, KeyError, NotImplementedError, EOFError, zlib.error) as error:
         raise DataError(f"{file.name} is not a MATLAB file of X and y ({error}); download it again") from None
     if x.shape != (32, 32, 3, y.size) or x.dtype != np.uint8:

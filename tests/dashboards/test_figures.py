@@ -58,6 +58,20 @@ def test_an_arm_has_the_same_colour_in_every_figure() -> None:
     assert {trace.marker.color for trace in made["knob"].data} == {colour["shrinknets"]}
 
 
+def test_of_many_arms_pruned_trials_have_open_marks() -> None:
+    trials, _ = evaluation(trials=4)
+    many = pd.concat([trials.assign(arm=trials["arm"] + f"-{at}") for at in range(8)], ignore_index=True)
+    assert many["arm"].nunique() > figures.MANY
+    cut = many["number"] == 1
+    many = many.assign(state=many["state"].where(~cut, "PRUNED"), status=many["status"].where(~cut, "pruned"))
+    marks = [trace for trace in figures.distribution(many).data if trace.type == "scatter"]
+    drawn: dict[bool, list[str]] = {True: [], False: []}
+    for trace in marks:
+        drawn[trace.marker.symbol.endswith("-open")] += list(trace.text)
+    assert (len(drawn[True]), len(drawn[False])) == (cut.sum(), (~cut).sum())
+    assert all(", pruned" in text for text in drawn[True])
+
+
 def test_no_two_arms_of_a_dozen_look_alike() -> None:
     trials, _ = evaluation(trials=4)
     dozen = pd.concat([trials.assign(arm=trials["arm"] + f"-{at}") for at in range(3)], ignore_index=True)
