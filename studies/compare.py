@@ -29,9 +29,9 @@ from sizer.methods import method_class
 from studies.distributions import Floats, expected_best, median_interval, spread_test
 from studies.path import walks
 from studies.plan import LEARNING
+from studies.tables import ENDED
 from studies.target import searching
 
-_ENDED = ("COMPLETE", "PRUNED", "FAIL")
 _WORDS = ("arm", "trial_id", "number", "state", "status", "reason")
 _NUMBERS = ("val_accuracy", "test_accuracy", "parameters", "units", "training_flops", "seconds")
 MOST_PAIRS = 30
@@ -293,7 +293,7 @@ def _arm(
     dependent: str,
 ) -> Arm:
     states = rows["state"].to_numpy()
-    ended, cut = np.isin(states, _ENDED), states == "PRUNED"
+    ended, cut = np.isin(states, ENDED), states == "PRUNED"
     dropped = rows[ended & ~cut & ~rows.index.isin(done.index)] if len(done) < (ended & ~cut).sum() else rows.iloc[:0]
     test = _sorted(done, "test_accuracy")
     counted = [done, *([ranked(with_network(rows[cut]))] if cut.any() else [])] if len(done) else [done]

@@ -20,7 +20,7 @@ from sizer import Epoch
 from studies import stored
 from studies.database import Database
 from studies.lease import Lease
-from studies.tables import architectures, history, plans, trials, weights
+from studies.tables import ENDED, architectures, history, plans, trials, weights
 
 EPOCHS = "epochs"
 """What a study says of itself: how many epochs the trials that have ended have."""
@@ -88,7 +88,7 @@ class Records:
 
     def count(self, study_id: int) -> tuple[int, int]:
         """How many trials a study has, and how many epochs those of them that have ended."""
-        own, ended = trials.c.study_id == study_id, trials.c.state.in_(("COMPLETE", "PRUNED", "FAIL"))
+        own, ended = trials.c.study_id == study_id, trials.c.state.in_(ENDED)
         written = sa.select(sa.func.count()).join_from(trials, history, history.c.trial_id == trials.c.trial_id)
 
         def read() -> tuple[int, int]:

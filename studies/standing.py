@@ -22,7 +22,7 @@ from studies.database import Database, open_database
 from studies.records import EPOCHS
 
 STARTING, RUNNING, STOPPED, DONE, FAILED = "starting", "running", "stopped", "done", "failed"
-STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING")
+STATES = (*tables.ENDED, "RUNNING")
 COLLAPSED = "collapsed"
 LATEST = 20
 """How many trials that failed or collapsed are named."""
@@ -113,9 +113,9 @@ def standing(db: str | Path | Database, name: str) -> Standing:
         unusual = _unusual(connection, ids, list(spec["arms"]))
         settled = target.settled(connection, spec, {f"{name}/{arm}": arm for arm in spec["arms"]})
         most = spec.get("max_training_flops")
-        spent = {arm: stored.spent(connection, study) for study, arm in ids.items()} if most else {}
+        costs = {arm: _cost(connection, spec, arm, study, epochs[arm]) for study, arm in ids.items()} if most else {}
     arms = tuple(
-        _arm(spec, arm, counts.get(arm, {}), epochs[arm], arm in settled, spent.get(arm)) for arm in spec["arms"]
+        _arm(spec, arm, counts.get(arm, {}), epochs[arm], arm in settled, costs.get(arm)) for arm in spec["arms"]
     )
     left = sum(arm.running + arm.waiting for arm in arms)
     state = DONE if not left else STOPPED if driver == query.NOBODY else RUNNING
@@ -134,14 +134,14 @@ def _arm(
     counts: Mapping[str, int],
     epochs: int,
     settled: bool = False,
-    spent: float | None = None,
+    cost: tuple[float, float] | None = None,
 ) -> ArmStanding:
     begun = sum(counts.get(state, 0) for state in STATES)
     whole = begun if settled else planned(spec, arm)
-    ended = begun - counts.get("RUNNING", 0)
-    if spent and ended and not settled and "stage" not in spec["arms"][arm]:
+    if cost and not settled and "stage" not in spec["arms"][arm]:
         # As many as its FLOPs allow, if the others cost what these did.
-        whole = min(whole, max(begun, math.ceil(ended * spec["max_training_flops"] / spent)))
+        trials, flops = cost
+        whole = min(whole, max(begun, math.ceil(trials * spec["max_training_flops"] / flops)))
     return ArmStanding(
         arm=arm,
         stage=str(spec["arms"][arm].get("stage", "")),
@@ -154,6 +154,19 @@ def _arm(
         waiting=max(0, whole - begun),
         epochs=epochs,
     )
+
+
+def _cost(
+    connection: sa.Connection, spec: Mapping[str, Any], arm: str, study: int, epochs: int
+) -> tuple[float, float] | None:
+    """So many trials of an arm took so many FLOPs: those that have ended, or what ran of the first so far."""
+    trials = tables.trials.c
+    ended = select(sa.func.count()).where(trials.study_id == study, trials.state.in_(tables.ENDED))
+    if flops := stored.spent(connection, study):
+        return connection.scalar(ended) or 0, flops
+    if flops := stored.spent(connection, study, ("RUNNING",)):
+        return epochs / (spec["arms"][arm].get("epochs") or spec["epochs"]), flops
+    return None
 
 
 def _counted(connection: sa.Connection, arms: Mapping[int, str]) -> Mapping[str, Mapping[str, int]]:

@@ -199,13 +199,13 @@ def _epoch(row: Mapping[Any, Any]) -> dict[str, Any]:
     return {**row, "widths": json.loads(row["widths"])}
 
 
-def spent(connection: sa.Connection, study_id: int) -> float:
-    """FLOPs of training that the trials of a study that have ended have spent."""
+def spent(connection: sa.Connection, study_id: int, states: Sequence[str] = tables.ENDED) -> float:
+    """FLOPs of training that the trials of a study in these states have spent."""
     trials, history = tables.trials.c, tables.history.c
     each = (
         select(sa.func.max(history.training_flops).label("flops"))
         .join_from(tables.trials, tables.history, history.trial_id == trials.trial_id)
-        .where(trials.study_id == study_id, trials.state.in_(("COMPLETE", "PRUNED", "FAIL")))
+        .where(trials.study_id == study_id, trials.state.in_(states))
         .group_by(trials.trial_id)
         .subquery()
     )

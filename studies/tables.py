@@ -14,6 +14,9 @@ import sqlalchemy as sa
 SCHEMA = 2
 """The version of our tables that this code reads and writes; `studies/migrations` has a step to each."""
 
+ENDED = ("COMPLETE", "PRUNED", "FAIL")
+"""The states of trials that have ended."""
+
 metadata = sa.MetaData()
 # Optuna's own tables as far as we read them; it creates them, never we.
 studies = sa.Table("studies", metadata, sa.Column("study_id", sa.Integer, primary_key=True),

@@ -68,6 +68,16 @@ def test_trials_that_train_count_with_what_the_others_cost(bench: Bench) -> None
     assert driver.left == 0
 
 
+def test_before_a_trial_has_ended_its_epochs_say_how_many_there_will_be(bench: Bench) -> None:
+    driver = bench.start(small_plan(trials=9, max_training_flops=9000, arms={"fixed": ARMS["fixed"]}))
+    member = driver.next()
+    assert member is not None
+    assert standing(bench.database, "small").arms[0].planned == 9, "nobody knows yet"
+    for number in (1, 2):
+        driver.epoch(member["trial_id"], epoch(number, training_flops=600 * number))
+    assert standing(bench.database, "small").arms[0].planned == 5, "three such epochs are 1,800"
+
+
 def test_no_more_trials_of_an_arm_train_at_once_than_the_plan_says(bench: Bench) -> None:
     driver = bench.start(small_plan(trials=3, max_concurrent_trials=1))
     first, second = driver.next(), driver.next()
