@@ -85,6 +85,10 @@ class Lines:
         if any(done < planned for done, planned in totals.values()):
             self._say(f"{self._noun}s done: " + ", ".join(f"{arm} {self._arms.count(arm)}" for arm in totals))
 
+    def expect(self, arm: str, trials: int) -> None:
+        """Counts the arm's trials of so many from now on."""
+        self._arms.planned[arm] = trials
+
     def epoch(self, arm: str, number: int, epoch: Epoch, of: int) -> None:
         """Says the epoch when nothing was said for a while."""
         self._arms.epoch(arm, number, epoch, of)
@@ -140,6 +144,11 @@ class Bars:
             self._bars[arm] = self._progress.add_task(
                 escape(arm), total=planned, completed=done, count=self._arms.count(arm), latest=""
             )
+
+    def expect(self, arm: str, trials: int) -> None:
+        """Draws the arm's bar as of so many trials from now on."""
+        self._arms.planned[arm] = trials
+        self._progress.update(self._bars[arm], total=trials)
 
     def epoch(self, arm: str, number: int, epoch: Epoch, of: int) -> None:
         """Moves the arm's bar and shows the epoch beside it."""

@@ -60,12 +60,12 @@ def sweep(plan: Plan, db: str, run: Callable[..., Outcome], *, compared: bool = 
     except KeyboardInterrupt:
         print(f"sizer: interrupted; {goes_on}", file=sys.stderr)
         return INTERRUPTED
-    if outcome.stopped == "interrupted":
-        print(f"sizer: interrupted with {outcome.left} of {planned} trials to do; {goes_on}", file=sys.stderr)
-        return INTERRUPTED
-    if outcome.stopped == "stopped":
-        by = f"stopped from elsewhere ({outcome.by})"
-        print(f"sizer: {by} with {outcome.left} of {planned} trials to do; {goes_on}", file=sys.stderr)
+    if outcome.stopped in ("interrupted", "stopped"):
+        by = "interrupted" if outcome.stopped == "interrupted" else f"stopped from elsewhere ({outcome.by})"
+        # Where a limit ends the arms, nobody knows how many trials there will be.
+        limited = plan.max_training_flops is not None or plan.target is not None
+        left = "" if limited else f" with {outcome.left} of {planned} trials to do"
+        print(f"sizer: {by}{left}; {goes_on}", file=sys.stderr)
         return INTERRUPTED
     out.print()
     source = Local(open_database(db))

@@ -212,6 +212,11 @@ def planned(spec: Mapping[str, Any], arm: str) -> int:
     return TRIES if stage == "knob" else int(spec["trials"]) * int(spec.get("folds") or 1)
 
 
+def affordable(most: float, trials: float, flops: float, begun: int) -> int:
+    """How many trials so many FLOPs of training allow if the others cost what these did; no fewer than have begun."""
+    return max(begun, math.ceil(trials * most / flops))
+
+
 def named(values: Mapping[str, Any]) -> dict[str, Any]:
     """Gives each arm its method's name and moves the knob's range from the knob's own name to `knob`."""
     arms = values.get("arms")

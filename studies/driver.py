@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 
 from sizer import Epoch, best_epoch
 from studies import artifacts, pruning, search, stages
+from studies.arms import affordable
 from studies.database import Database
 from studies.environment import commit
 from studies.keeper import Keeper, usable
@@ -38,6 +39,9 @@ class Watch(Protocol):
 
     def epoch(self, arm: str, number: int, epoch: Epoch, of: int) -> None:
         """A trial finished an epoch, of so many; its row is in the database."""
+
+    def expect(self, arm: str, trials: int) -> None:
+        """An arm is now going to have so many trials, as another limit than their number ends it."""
 
     def trial(self, arm: str, number: int, state: str, status: str, reason: str) -> None:
         """A trial ended: Optuna's state, our status, and why where it is not complete."""
@@ -114,10 +118,8 @@ class Driver:
                 self._adoptable += [(arm, row) for row in rows if row.state == TrialState.RUNNING]
             self._settle(arm)
         self.sweep_up()
-        running = Counter(arm for arm, _ in self._adoptable)
-        planned = self.plan.planned
         self.watch.begin(
-            {arm: (self._asked[arm] - running[arm], planned(arm)) for arm in self.plan.every if planned(arm)}
+            {arm: (self._have_ended(arm), self._expected(arm)) for arm in self.plan.every if self.plan.planned(arm)}
         )
 
     def sweep_up(self) -> None:
@@ -261,8 +263,21 @@ class Driver:
     def _promised(self, arm: str) -> float:
         """What an arm has spent once the trials that train have cost as much as those that have ended, on average."""
         training = sum(arm == member["arm"] for member in self._members.values())
-        ended = self._asked[arm] - training - sum(arm == other for other, _ in self._adoptable)
+        ended = self._have_ended(arm)
         return self._spent[arm] * (1 + training / ended) if ended else 0.0
+
+    def _have_ended(self, arm: str) -> int:
+        going = [*(member["arm"] for member in self._members.values()), *(other for other, _ in self._adoptable)]
+        return self._asked[arm] - going.count(arm)
+
+    def _expected(self, arm: str) -> int:
+        """How many trials an arm is going to have, as far as is known."""
+        begun, planned, most = self._asked[arm], self.plan.planned(arm), self._most(arm)
+        if arm in self._settled:
+            return begun
+        if math.isinf(most) or not self._spent[arm]:
+            return planned
+        return min(planned, affordable(most, self._have_ended(arm), self._spent[arm], begun))
 
     def _open(self, arm: str) -> Resolved:
         """What an arm takes from others; the database alone says it, so that a new driver finds the same."""
@@ -349,6 +364,8 @@ class Driver:
         self._keeper.take(arm, trial_id, number, attempt, complete=state == TrialState.COMPLETE)
         self._keeper.clear(arm, member["run"], goes_on=self._goes_on(arm))
         self.ended[arm][status] += 1
+        if (expected := self._expected(arm)) != self.plan.planned(arm):
+            self.watch.expect(arm, expected)
         self.watch.trial(arm, number, state.name, status, reason)
 
     def aims(self, arm: str) -> list[Aim]:

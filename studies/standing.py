@@ -6,7 +6,6 @@ However many trials there are, only those that run, failed or collapsed are look
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy import select
 
 from studies import query, stored, tables, target
-from studies.arms import planned
+from studies.arms import affordable, planned
 from studies.database import Database, open_database
 from studies.records import EPOCHS
 
@@ -139,9 +138,7 @@ def _arm(
     begun = sum(counts.get(state, 0) for state in STATES)
     whole = begun if settled else planned(spec, arm)
     if cost and not settled and "stage" not in spec["arms"][arm]:
-        # As many as its FLOPs allow, if the others cost what these did.
-        trials, flops = cost
-        whole = min(whole, max(begun, math.ceil(trials * spec["max_training_flops"] / flops)))
+        whole = min(whole, affordable(spec["max_training_flops"], *cost, begun))
     return ArmStanding(
         arm=arm,
         stage=str(spec["arms"][arm].get("stage", "")),

@@ -64,6 +64,22 @@ def test_every_trial_that_ends_is_one_line_with_its_best_epoch() -> None:
     ]
 
 
+def test_an_arm_that_a_limit_ends_counts_as_many_trials_as_it_is_to_have() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    with Lines(console, lambda: "classification", Clock()) as progress:
+        progress.begin({"fixed": (0, 200)})
+        progress.expect("fixed", 2)
+        progress.trial("fixed", 0, "FAIL", "error", "out of memory")
+    assert lines_of(console)[-1] == "fixed 1/2: trial 0 error (out of memory)"
+    console, bars = drawn(80)
+    with bars:
+        bars.begin({"fixed": (0, 200)})
+        bars.expect("fixed", 1)
+        bars.trial("fixed", 0, "COMPLETE", "complete", "")
+        assert bars._progress.finished
+    assert "1/1" in console.export_text()
+
+
 def test_epochs_are_said_only_after_a_silence() -> None:
     console, clock = Console(file=io.StringIO(), width=80), Clock()
     with Lines(console, lambda: "classification", clock) as progress:

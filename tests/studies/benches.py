@@ -21,15 +21,21 @@ class Bench:
         self.database = locate(place)[0]
         self.database.create()
         self.lease: Lease | None = None
+        self.seen = Seen()
 
     def start(self, plan: Plan) -> Driver:
         """A new driver; the one before is gone without a word."""
         if self.lease is not None:
             self.lease.release()
         self.lease = Lease(self.database, plan.name)
-        driver = Driver(plan, self.database, self.lease, Seen())
+        self.seen = Seen()
+        driver = Driver(plan, self.database, self.lease, self.seen)
         driver.begin(DATA)
         return driver
+
+    def said(self, kind: str) -> list[tuple[str, ...]]:
+        """What the driver told, of one kind."""
+        return self.seen.of(kind)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """What SQL says."""

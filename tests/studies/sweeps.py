@@ -53,6 +53,9 @@ class Seen:
     def epoch(self, arm: str, number: int, epoch: Epoch, of: int) -> None:
         self._say("epoch", arm, str(number), str(epoch.epoch), str(of))
 
+    def expect(self, arm: str, trials: int) -> None:
+        self._say("expect", arm, str(trials))
+
     def trial(self, arm: str, number: int, state: str, status: str, reason: str) -> None:
         self._say("trial", arm, str(number), state, status, reason)
 

@@ -55,6 +55,7 @@ def test_trials_that_train_count_with_what_the_others_cost(bench: Bench) -> None
     assert first is not None
     assert second is not None
     end(first, 3000)
+    assert bench.said("expect") == [("fixed", "3")]
     assert standing(bench.database, "small").arms[0].planned == 3, "if the others cost as much"
     third = driver.next()
     assert third is not None
@@ -66,6 +67,9 @@ def test_trials_that_train_count_with_what_the_others_cost(bench: Bench) -> None
     assert last is not None
     end(last, 4000)
     assert driver.left == 0
+    assert bench.said("expect")[-1] == ("fixed", "4")
+    bench.start(small_plan(trials=9, max_training_flops=9000, arms={"fixed": ARMS["fixed"]}))
+    assert bench.said("begin") == [('{"fixed": [4, 4]}',)]
 
 
 def test_before_a_trial_has_ended_its_epochs_say_how_many_there_will_be(bench: Bench) -> None:
