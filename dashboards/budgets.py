@@ -70,7 +70,7 @@ def _whole(spent: Spending, against: str, seeds: int, task: str) -> Table:
         ))  # fmt: skip
     title = (
         f"With {numbers.si(spent.flops, 'FLOP')} of training each: the test {numbers.score_name(task)} of what"
-        f" validation chooses, median and range of {seeds} seed{'' if seeds == 1 else 's'}"
+        f" validation chooses, {'of one seed' if seeds == 1 else f'median and range of {seeds} seeds'}"
     )
     columns = ("arm", "trials", "test", f"less {against}'s, seed by seed", "parameters", "FLOPs a sample")
     return Table(title, columns, tuple(rows))
@@ -112,9 +112,12 @@ def _until(spent: Spending, against: str, task: str) -> Table:
 
 
 def _cost(cost: Spread) -> str:
-    seeds = "1 seed" if cost.of == 1 else f"{cost.of} seeds"
-    ends = f"{100 * cost.low:.0f} to {100 * cost.high:.0f}, {seeds}" if cost.of else "no seed"
-    return f"{'-' if math.isnan(cost.median) else f'{100 * cost.median:.0f}'} ({ends})"
+    middle = "-" if math.isnan(cost.median) else f"{100 * cost.median:.0f}"
+    if cost.of == 0:
+        return f"{middle} (no seed)"
+    if cost.of == 1:
+        return f"{middle} (1 seed)" if math.isfinite(cost.median) else f"{middle} ({100 * cost.low:.0f}, 1 seed)"
+    return f"{middle} ({100 * cost.low:.0f} to {100 * cost.high:.0f}, {cost.of} seeds)"
 
 
 def _score(spread: Spread, task: str, *, short: bool = False) -> str:
@@ -123,7 +126,7 @@ def _score(spread: Spread, task: str, *, short: bool = False) -> str:
     middle, low, high = (
         numbers.score(value, task).removesuffix(" %") for value in (spread.median, spread.low, spread.high)
     )
-    return middle if short else f"{middle} ({low} to {high})"
+    return middle if short or spread.of == 1 else f"{middle} ({low} to {high})"
 
 
 def _points(spread: Spread, task: str) -> str:
@@ -131,4 +134,4 @@ def _points(spread: Spread, task: str) -> str:
         return "-"
     scale, digits = (1, 3) if task == "regression" else (100, 2)
     middle, low, high = (f"{scale * value:+.{digits}f}" for value in (spread.median, spread.low, spread.high))
-    return f"{middle} ({low} to {high})"
+    return middle if spread.of == 1 else f"{middle} ({low} to {high})"

@@ -186,6 +186,19 @@ def test_searches_on_the_same_flops_are_told_over_their_seeds(bench: Bench) -> N
     assert "seed-1: **The preset has changed since: max_training_flops: was 6000.0, now" in page
 
 
+def test_searches_of_one_seed_have_no_range(bench: Bench) -> None:
+    (plan,) = read_plan("equal-flops-mlp/seed-0", {"trials": 4, "epochs": 9}, "small")
+    tops = {"shrinknets": 0.90, "tpe": 0.87}
+    plan = Plan(**{**plan.model_dump(exclude_none=True), "max_training_flops": 6000.0})
+    fill(bench, plan, lambda arm, number: tops.get(arm, 0.88))
+    page = results(Local(bench.database), {}, "sizer results")
+    rows = table(page, "With 6.00 kFLOP of training each: the test accuracy of what validation chooses, of one seed")
+    assert rows["shrinknets"][1:3] == ["89.00", "+2.00"]
+    until = next(line for line in page.splitlines() if line.startswith("Training FLOPs, in percent of these, until"))
+    assert table(page, until[:-1])["shrinknets"] == ["33 (1 seed)"] * 2
+    assert table(page, until[:-1])["tpe"] == ["- (no seed)"] * 2
+
+
 def test_where_arms_train_otherwise_than_others_the_page_says_so(bench: Bench) -> None:
     (plan,) = read_plan("growing-brightness", scale="small")
     fill(bench, plan, lambda arm, number: 0.9)
