@@ -149,6 +149,7 @@ def test_a_sweep_in_packs_is_the_same_as_without(tmp_path: Path) -> None:
 
 
 @pytest.mark.alone
+@pytest.mark.soak
 @pytest.mark.usefixtures("ray_here")
 def test_a_plan_is_trained_in_its_precision_alone_and_in_packs(tmp_path: Path) -> None:
     plan = small_plan(trials=2, arms={"shrinknets": {"enqueue": [1e-3, 2e-3], "precision": "bfloat16"}})
