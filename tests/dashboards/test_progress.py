@@ -5,8 +5,11 @@ import io
 import pytest
 from rich.console import Console
 
+from dashboards import running
 from dashboards.progress import EVERY, Bars, Lines, short, watch
 from sizer.history import Epoch
+from studies.sweep import Outcome
+from tests.studies.sweeps import small_plan
 
 
 def epoch(number: int, accuracy: float = 0.9, widths: tuple[int, ...] = (34, 22, 16)) -> Epoch:
@@ -146,3 +149,13 @@ def test_a_regression_shows_r_squared() -> None:
 
 def test_a_deep_networks_widths_are_cut_in_the_middle() -> None:
     assert short({f"conv{i}": i for i in range(1, 21)}, 4) == "1-2-..-20"
+
+
+@pytest.mark.parametrize("limit", [{"max_training_flops": 1e9}, {}])
+def test_an_interrupted_sweep_counts_what_is_left_where_that_is_known(
+    limit: dict[str, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = Outcome(left=3, stopped="interrupted")
+    assert running.sweep(small_plan(**limit), "x.db", lambda watch: outcome) == 130
+    left = "" if limit else " with 3 of 4 trials to do"
+    assert capsys.readouterr().err == f"sizer: interrupted{left}; the same command goes on where it was\n"
