@@ -41,7 +41,7 @@ class Watch(Protocol):
         """A trial finished an epoch, of so many; its row is in the database."""
 
     def expect(self, arm: str, trials: int) -> None:
-        """An arm is now going to have so many trials, as another limit than their number ends it."""
+        """An arm is going to have so many trials, as far as is known now: FLOPs or a target may end it sooner."""
 
     def trial(self, arm: str, number: int, state: str, status: str, reason: str) -> None:
         """A trial ended: Optuna's state, our status, and why where it is not complete."""
@@ -364,8 +364,7 @@ class Driver:
         self._keeper.take(arm, trial_id, number, attempt, complete=state == TrialState.COMPLETE)
         self._keeper.clear(arm, member["run"], goes_on=self._goes_on(arm))
         self.ended[arm][status] += 1
-        if (expected := self._expected(arm)) != self.plan.planned(arm):
-            self.watch.expect(arm, expected)
+        self.watch.expect(arm, self._expected(arm))
         self.watch.trial(arm, number, state.name, status, reason)
 
     def aims(self, arm: str) -> list[Aim]:

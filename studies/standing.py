@@ -112,7 +112,10 @@ def standing(db: str | Path | Database, name: str) -> Standing:
         unusual = _unusual(connection, ids, list(spec["arms"]))
         settled = target.settled(connection, spec, {f"{name}/{arm}": arm for arm in spec["arms"]})
         most = spec.get("max_training_flops")
-        costs = {arm: _cost(connection, spec, arm, study, epochs[arm]) for study, arm in ids.items()} if most else {}
+        costs = {
+            arm: _cost(connection, spec, arm, study, counts.get(arm, {}), epochs[arm])
+            for study, arm in (ids.items() if most else ())
+        }
     arms = tuple(
         _arm(spec, arm, counts.get(arm, {}), epochs[arm], arm in settled, costs.get(arm)) for arm in spec["arms"]
     )
@@ -154,13 +157,11 @@ def _arm(
 
 
 def _cost(
-    connection: sa.Connection, spec: Mapping[str, Any], arm: str, study: int, epochs: int
+    connection: sa.Connection, spec: Mapping[str, Any], arm: str, study: int, counts: Mapping[str, int], epochs: int
 ) -> tuple[float, float] | None:
     """So many trials of an arm took so many FLOPs: those that have ended, or what ran of the first so far."""
-    trials = tables.trials.c
-    ended = select(sa.func.count()).where(trials.study_id == study, trials.state.in_(tables.ENDED))
     if flops := stored.spent(connection, study):
-        return connection.scalar(ended) or 0, flops
+        return sum(counts.get(state, 0) for state in tables.ENDED), flops
     if flops := stored.spent(connection, study, ("RUNNING",)):
         return epochs / (spec["arms"][arm].get("epochs") or spec["epochs"]), flops
     return None

@@ -72,6 +72,16 @@ def test_trials_that_train_count_with_what_the_others_cost(bench: Bench) -> None
     assert bench.said("begin") == [('{"fixed": [4, 4]}',)]
 
 
+def test_an_arm_that_turns_out_cheaper_is_to_have_all_of_its_trials_again(bench: Bench) -> None:
+    driver = bench.start(small_plan(trials=4, max_training_flops=9000, arms={"fixed": ARMS["fixed"]}))
+    for flops in (4000, 500, 500):
+        member = driver.next()
+        assert member is not None
+        driver.epoch(member["trial_id"], epoch(1, training_flops=flops))
+        driver.end(member["trial_id"], "complete", "")
+    assert bench.said("expect") == [("fixed", "3"), ("fixed", "4"), ("fixed", "4")]
+
+
 def test_before_a_trial_has_ended_its_epochs_say_how_many_there_will_be(bench: Bench) -> None:
     driver = bench.start(small_plan(trials=9, max_training_flops=9000, arms={"fixed": ARMS["fixed"]}))
     member = driver.next()
