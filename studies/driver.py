@@ -6,7 +6,6 @@ adopts the RUNNING rows and goes on.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from functools import partial
 from typing import Any, Protocol
@@ -16,7 +15,7 @@ from optuna.trial import TrialState
 
 from sizer import Epoch, best_epoch
 from studies import artifacts, pruning, search, stages
-from studies.arms import affordable
+from studies.agenda import Agenda
 from studies.database import Database
 from studies.environment import commit
 from studies.keeper import Keeper, usable
@@ -74,16 +73,10 @@ class Driver:
         self._lease = lease
         self._records = Records(database, lease)
         self._studies: dict[str, optuna.Study] = {}
-        self._adoptable: list[tuple[str, optuna.trial.FrozenTrial]] = []
-        self._asked: dict[str, int] = {}
-        self._waiting: dict[str, list[int]] = {}
-        self._members: dict[int, dict[str, Any]] = {}
-        self._alone: set[int] = set()
+        self._agenda = Agenda(plan)
         self._resolved: dict[str, Resolved] = {}
         self._pruned_by: dict[str, str] = {}
         self._epochs: dict[str, int] = {}
-        self._settled: set[str] = set()
-        self._spent: dict[str, float] = {}
         self._shape: tuple[tuple[int, ...], int] = ((), 0)
         self._commit = commit()
 
@@ -110,21 +103,18 @@ class Driver:
             self._keeper.open(arm, study)
             trials, epochs = self._records.count(study._study_id)
             self._count(arm, epochs)
-            self._spent[arm] = self._records.spent(study._study_id)
-            rows = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
-            self._waiting[arm] = [row.number for row in rows if row.state == TrialState.WAITING]
-            self._asked[arm] = trials - len(self._waiting[arm])
-            if self.plan.planned(arm):
-                self._adoptable += [(arm, row) for row in rows if row.state == TrialState.RUNNING]
+            waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+            numbers, spent = [row.number for row in waiting], self._records.spent(study._study_id)
+            self._agenda.found(arm, trials, numbers, running, spent)
             self._settle(arm)
         self.sweep_up()
-        self.watch.begin(
-            {arm: (self._have_ended(arm), self._expected(arm)) for arm in self.plan.every if self.plan.planned(arm)}
-        )
+        agenda, planned = self._agenda, [arm for arm in self.plan.every if self.plan.planned(arm)]
+        self.watch.begin({arm: (agenda.have_ended(arm), agenda.expected(arm)) for arm in planned})
 
     def sweep_up(self) -> None:
         """Removes what ended trials have left: of a driver that was killed, or of a worker that woke up later."""
-        self._keeper.sweep_up(self._goes_on)
+        self._keeper.sweep_up(self._agenda.goes_on)
 
     def _study(self, arm: str) -> optuna.Study:
         make = partial(
@@ -139,7 +129,7 @@ class Driver:
     @property
     def left(self) -> int:
         """Trials that have still to begin or to be adopted."""
-        return sum(self.to_begin().values())
+        return self._agenda.left
 
     def next(self, beside: dict[str, Any] | None = None) -> dict[str, Any] | None:
         """The next trial to train, as a worker needs it.
@@ -154,56 +144,31 @@ class Driver:
         Raises:
             InputError: An arm takes something from another of which no trial gave a network.
         """
-        while (at := self._adoptable_at(beside)) is not None:
-            member = self._adopt(*self._adoptable.pop(at))
+        while (found := self._agenda.adopt(beside)) is not None:
+            member = self._adopt(*found)
             if member is not None:
                 return member
-        if beside is not None and beside["trial_id"] in self._alone:
+        arm = self._agenda.ready(beside)
+        if arm is None:
             return None
-        ready = [arm for arm in self.plan.every if self._to_ask(arm) and self._is_ready(arm)]
-        if beside is not None:
-            fold = self.plan.fold(beside["arm"], self._next_number(beside["arm"])) or 0
-            ready = [arm for arm in ready if arm == beside["arm"] and fold == beside["fold"]]
-        if not ready:
-            return None
-        # The arm that is furthest behind: all arms advance together.
-        arm = min(ready, key=lambda arm: self._asked[arm])
-        number, queued = self._next_number(arm), bool(self._waiting[arm])
-        if queued:
-            self._waiting[arm].pop(0)
-        trial = self._ask(arm, number, queued)
-        self._asked[arm] += 1
+        trial = self._ask(arm, self._agenda.number(arm), self._agenda.is_queued(arm))
+        self._agenda.asked(arm)
         self._records.forget(trial._trial_id)
         self.files.clear(self._keeper.run(arm, trial.number))
         return self._member(arm, trial, known=0)
 
     def put_back(self, trial_id: int) -> None:
         """A trial in flight is to be taken up by another worker, and not beside others; nothing of it is lost."""
-        member = self._members.pop(trial_id)
-        self._alone.add(trial_id)
-        self._adoptable.append((member["arm"], search.row_of(self._studies[member["arm"]], member["number"])))
+        member = self._agenda.training.pop(trial_id)
+        self._agenda.put_back(member["arm"], search.row_of(self._studies[member["arm"]], member["number"]))
 
     def trains(self, trial_id: int) -> bool:
         """Whether a trial is in flight: was given out, and has not ended."""
-        return trial_id in self._members
+        return trial_id in self._agenda.training
 
     def to_begin(self) -> dict[str, int]:
         """arm -> trials that have still to begin or to be adopted."""
-        return {arm: self._to_ask(arm) + sum(arm == other for other, _ in self._adoptable) for arm in self.plan.every}
-
-    def _adoptable_at(self, beside: dict[str, Any] | None) -> int | None:
-        """Where the next row to adopt stands; beside another, one that may train with it."""
-        if beside is None:
-            return 0 if self._adoptable else None
-        for at, (arm, row) in enumerate(self._adoptable):
-            lonely = self._alone & {row._trial_id, beside["trial_id"]}
-            if arm == beside["arm"] and not lonely and (self.plan.fold(arm, row.number) or 0) == beside["fold"]:
-                return at
-        return None
-
-    def _next_number(self, arm: str) -> int:
-        """The number that the next trial of an arm will have."""
-        return self._waiting[arm][0] if self._waiting[arm] else self._asked[arm]
+        return self._agenda.to_begin()
 
     def _adopt(self, arm: str, row: optuna.trial.FrozenTrial) -> dict[str, Any] | None:
         """Takes over what an earlier driver left RUNNING; None where it is, or was, to be pruned: then it ends here.
@@ -239,46 +204,6 @@ class Driver:
 
         return self._database.again(ask)
 
-    def _to_ask(self, arm: str) -> int:
-        return 0 if arm in self._settled else max(0, self.plan.planned(arm) - self._asked[arm])
-
-    def _is_ready(self, arm: str) -> bool:
-        """Whether all that an arm takes from others, or a search for a knob from its own trials so far, is there."""
-        found = self.plan.every[arm]
-        training = Counter(member["arm"] for member in self._members.values())
-        if any(self._to_ask(other) or other in training for other in found.waits_for(arm)):
-            return False
-        if training[arm] >= (self.plan.max_concurrent_trials or math.inf):
-            return False
-        if arm in training and self._promised(arm) >= self._most(arm):
-            return False
-        # One at a time: each follows from the ones before it.
-        return (found.stage != "knob" and self.plan.path(arm) is None) or arm not in training
-
-    def _most(self, arm: str) -> float:
-        """The FLOPs of training that an arm may spend; a stage may spend what it needs."""
-        most = self.plan.max_training_flops
-        return math.inf if most is None or self.plan.every[arm].stage else most
-
-    def _promised(self, arm: str) -> float:
-        """What an arm has spent once the trials that train have cost as much as those that have ended, on average."""
-        training = sum(arm == member["arm"] for member in self._members.values())
-        ended = self._have_ended(arm)
-        return self._spent[arm] * (1 + training / ended) if ended else 0.0
-
-    def _have_ended(self, arm: str) -> int:
-        going = [*(member["arm"] for member in self._members.values()), *(other for other, _ in self._adoptable)]
-        return self._asked[arm] - going.count(arm)
-
-    def _expected(self, arm: str) -> int:
-        """How many trials an arm is going to have, as far as is known."""
-        begun, planned, most = self._asked[arm], self.plan.planned(arm), self._most(arm)
-        if arm in self._settled:
-            return begun
-        if math.isinf(most) or not self._spent[arm]:
-            return planned
-        return min(planned, affordable(most, self._have_ended(arm), self._spent[arm], begun))
-
     def _open(self, arm: str) -> Resolved:
         """What an arm takes from others; the database alone says it, so that a new driver finds the same."""
         if arm not in self._resolved or self.plan.every[arm].stage == "knob":
@@ -300,7 +225,7 @@ class Driver:
         Returns:
             Whether the trial is to train on. If not, it was pruned, and has ended.
         """
-        member = self._members[trial_id]
+        member = self._agenda.training[trial_id]
         self._records.epoch(trial_id, epoch)
         if epoch.epoch > member["known"]:
             member["known"] = epoch.epoch
@@ -312,7 +237,7 @@ class Driver:
 
     def cut(self, trial_id: int, by: str) -> None:
         """Training of a trial was stopped from outside; one that has not ended is PRUNED by that."""
-        if member := self._members.get(trial_id):
+        if member := self._agenda.training.get(trial_id):
             epochs = self._records.epochs(trial_id)
             reason = _cut_short(by, member, epochs[-1]) if epochs else f"{by}: before its first epoch"
             self.end(trial_id, PRUNED, reason)
@@ -337,7 +262,7 @@ class Driver:
         Every step can be done again, so that a driver killed between two of them does no harm: while the row is
         RUNNING it is adopted, and afterwards the run's folder says that its weights are still to be looked at.
         """
-        member = self._members.pop(trial_id)
+        member = self._agenda.training.pop(trial_id)
         arm, number = member["arm"], member["number"]
         epochs = self._records.epochs(trial_id)
         best = _best(epochs)
@@ -357,14 +282,14 @@ class Driver:
             last = {"final_parameters": epochs[-1].parameters, "final_flops": epochs[-1].flops}
             self._records.attributes(trial_id, last)
         state = search.tell(self._studies[arm], number, value, pruned=status == PRUNED)
-        self._spent[arm] += epochs[-1].training_flops if epochs else 0
+        self._agenda.spend(arm, epochs[-1].training_flops if epochs else 0.0)
         self._settle(arm)
         self._count(arm, len(epochs))
         attempt = str(more.get("attempt") or "")
         self._keeper.take(arm, trial_id, number, attempt, complete=state == TrialState.COMPLETE)
-        self._keeper.clear(arm, member["run"], goes_on=self._goes_on(arm))
+        self._keeper.clear(arm, member["run"], goes_on=self._agenda.goes_on(arm))
         self.ended[arm][status] += 1
-        self.watch.expect(arm, self._expected(arm))
+        self.watch.expect(arm, self._agenda.expected(arm))
         self.watch.trial(arm, number, state.name, status, reason)
 
     def aims(self, arm: str) -> list[Aim]:
@@ -387,26 +312,19 @@ class Driver:
         sized = False
         if found and plan.target is not None:
             sized = is_settled(plan.target, plan.reach(plan.every[arm]), self._sized(arm), found, plan.path(arm))
-        done = "max_training_flops" if self._spent[arm] >= self._most(arm) else "target" if sized else None
+        done = "max_training_flops" if self._agenda.has_spent_all(arm) else "target" if sized else None
         study, said = self._studies[arm], plan.spec()[done] if done else None
         if study.user_attrs.get(SETTLED) != said:
             self._database.storage.set_study_user_attr(study._study_id, SETTLED, said)
-        if done and arm not in self._settled and self._asked[arm] < plan.planned(arm):
+        begun, planned = self._agenda.begun(arm), plan.planned(arm)
+        if done and not self._agenda.is_settled(arm) and begun < planned:
             why = "say all about its target" if done == "target" else "have spent its training FLOPs"
-            self.watch.note(f"{arm}: {self._asked[arm]} trials of {plan.planned(arm)} {why}")
-        self._settled = self._settled | {arm} if done else self._settled - {arm}
-
-    def _goes_on(self, arm: str) -> bool:
-        """Whether an arm has trials that train, or have still to begin or to be adopted; one left out may."""
-        return (
-            not self.plan.planned(arm)
-            or bool(self.to_begin()[arm])
-            or arm in {member["arm"] for member in self._members.values()}
-        )
+            self.watch.note(f"{arm}: {begun} trials of {planned} {why}")
+        self._agenda.settle(arm, done is not None)
 
     def known(self, trial_id: int) -> int:
         """The last epoch of a trial in flight that is written."""
-        return int(self._members[trial_id]["known"])
+        return int(self._agenda.training[trial_id]["known"])
 
     def _member(self, arm: str, trial: optuna.Trial, known: int) -> dict[str, Any]:
         plan, point = self.plan, search.point(self.plan, arm, trial.params, self._open(arm))
@@ -435,7 +353,7 @@ class Driver:
         }  # fmt: skip
         # Only here: a worker that wakes up when its trial has ended must not make it again.
         self.files.make(member["run"])
-        self._members[trial._trial_id] = member
+        self._agenda.training[trial._trial_id] = member
         return member
 
     def _known(self, trial_id: int) -> int:
