@@ -102,29 +102,33 @@ def knobs(each: Evaluated, against: str) -> Table | None:
     return Table("By the knob; size and score at the best validation epoch", columns, tuple(rows))
 
 
-def by_start(each: Evaluated) -> Table | None:
-    """Units over epochs of arms that differ in where they start."""
+def by_start(each: Evaluated) -> list[Table]:
+    """Of arms that differ in where they start: units over epochs, and each layer's at the end."""
     arms = [arm for arm in each.sizing if isinstance(each.spec["arms"][arm].get("start"), list) and len(each.of(arm))]
     if len(arms) < 2:
-        return None
+        return []
     last = int(each.history["epoch"].max())
     looked = sorted({max(1, round(last * share)) for share in (0, 0.1, 0.25, 0.5, 0.75, 1)})
-    units = {}
-    for arm in arms:
-        epochs = each.epochs(arm)
-        totals = epochs.assign(units=epochs["widths"].map(total))
-        units[arm] = totals.groupby("epoch")["units"].agg(["mean", "min", "max"])
+    epochs = {arm: each.epochs(arm).sort_values("epoch") for arm in arms}
+    rows = [
+        (str(epoch), *(_around(of.loc[of["epoch"] == epoch, "widths"].map(total)) for of in epochs.values()))
+        for epoch in looked
+    ]
+    ends = {arm: pd.DataFrame(list(of.groupby("trial_id").tail(1)["widths"])) for arm, of in epochs.items()}
+    layers = list(map(str, ends[arms[0]]))
+    means = "mean (least to most) over trials"
+    return [
+        Table(f"Units of all layers at the end of an epoch, {means}", ("epoch", *arms), tuple(rows)),
+        Table(
+            f"Units of each layer at the end, {means}",
+            ("arm", *layers),
+            tuple((arm, *(_around(of[layer]) for layer in layers)) for arm, of in ends.items()),
+        ),
+    ]
 
-    def told(arm: str, epoch: int) -> str:
-        if epoch not in units[arm].index:
-            return "-"
-        mean, least, most = units[arm].loc[epoch, ["mean", "min", "max"]]
-        return f"{mean:.0f} ({least:.0f} to {most:.0f})"
 
-    rows = [(str(epoch), *(told(arm, epoch) for arm in arms)) for epoch in looked]
-    return Table(
-        "Units of all layers at the end of an epoch, mean (least to most) over trials", ("epoch", *arms), tuple(rows)
-    )
+def _around(values: pd.Series[int]) -> str:
+    return f"{values.mean():.0f} ({values.min()} to {values.max()})" if len(values) else "-"
 
 
 def _known(value: float | None, unit: str = "") -> str:

@@ -191,7 +191,8 @@ def _cell(
     lines += markdown(by_knob) if (by_knob := knobs(each, paper.against if paper else "")) else []
     if summed := rounds.summary(each.trials, each.history, task):
         lines += markdown(summed)
-    lines += markdown(starts) if (starts := by_start(each)) else []
+    for table in by_start(each):
+        lines += markdown(table)
     if each.spec.get("folds") and len(arms := over_folds(each.done, each.spec["folds"])[0].widths) <= 8 and arms:
         lines += markdown(tables.mean_widths(over_folds(each.done, each.spec["folds"])))
     for cut in cuts(each.spec) if any(figures.ratios for figures in published_of.values()) else []:

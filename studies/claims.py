@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from studies.compare import FEW, finished
 from studies.crossval import chi_square, over_folds
 from studies.distributions import median_interval, spread_test
 from studies.equal import cuts, equals
-from studies.papers import Change, Figures, Published
+from studies.papers import Change, Figures, Meets, Published
 
 AS_PUBLISHED, NOT_SETTLED, MISSED = "as published", "not settled", "missed"
 LEVEL = 0.05
@@ -105,8 +106,8 @@ def claims(published: Published, found: Evaluated) -> list[Claim]:
         result += _steadier(figures, found)
     if published.falls:
         result += [claim for arm in found.sizing if (claim := _falls(arm, found))]
-    if published.meets is not None and (claim := _meets(published.meets, found)):
-        result.append(claim)
+    if published.meets is not None:
+        result += _meets(published.meets, found)
     return result
 
 
@@ -295,18 +296,21 @@ def _falls(arm: str, found: Evaluated) -> Claim | None:
     )
 
 
-def _meets(factor: float, found: Evaluated) -> Claim | None:
-    ends = {arm: float(_last(found, arm)["units"].mean()) for arm in found.sizing if len(found.of(arm))}
-    if len(ends) < 2:
-        return None
-    ratio = max(ends.values()) / min(ends.values())
-    return Claim(
-        f"units at the end, {', '.join(ends)}",
-        "alike",
-        ", ".join(map(_count, ends.values())),
-        f"largest over smallest {ratio:.2f}",
-        AS_PUBLISHED if ratio <= factor else MISSED,
-    )
+def _meets(meets: Meets, found: Evaluated) -> Iterator[Claim]:
+    lasts = {arm: _last(found, arm)["widths"] for arm in found.sizing if len(found.of(arm))}
+    if len(lasts) < 2:
+        return
+    every = [widths for last in lasts.values() for widths in last]
+    for layer in ["", *([meets.layer] if all(meets.layer in widths for widths in every) else [])]:
+        ends = [float(last.map(partial(units, layer=layer)).mean()) for last in lasts.values()]
+        ratio = max(ends) / min(ends)
+        yield Claim(
+            f"units{f' of {layer}' if layer else ''} at the end, {', '.join(lasts)}",
+            "alike",
+            ", ".join(map(_count, ends)),
+            f"largest over smallest {ratio:.2f}",
+            AS_PUBLISHED if ratio <= meets.within else MISSED,
+        )
 
 
 def _last(found: Evaluated, arm: str) -> pd.DataFrame:
@@ -318,6 +322,11 @@ def _last(found: Evaluated, arm: str) -> pd.DataFrame:
 def total(widths: Mapping[str, int]) -> int:
     """Units of all layers; of a graph its neurons."""
     return widths.get("neurons", sum(widths.values()))
+
+
+def units(widths: Mapping[str, int], layer: str = "") -> int:
+    """Units of a layer; of all together where none is named."""
+    return widths[layer] if layer else total(widths)
 
 
 def _named(size: str) -> str:

@@ -38,6 +38,18 @@ class Change(Strict):
     accuracy: float | None = None
 
 
+class Meets(Strict):
+    """Arms that differ in where they start end with like widths.
+
+    Attributes:
+        within: The most units over the fewest, at the end.
+        layer: The layer that the paper shows; where a network has it, it is held to that beside the sum of all.
+    """
+
+    within: float
+    layer: str = ""
+
+
 class Figures(Strict):
     """What is published of one arm of one evaluation; None where it is not.
 
@@ -70,7 +82,7 @@ class Published(Strict):
         stands_for: Cell whose data cannot be had -> the cell that stands for it.
         against: The arm that changes are against.
         order: What the cells are ordered by, `parameters`; their order should be the published one.
-        meets: Arms that differ in where they start should end within this factor of units.
+        meets: Arms that differ in where they start should end alike.
         falls: The larger the knob, the fewer units.
         steadier: The first sizing arm's accuracies vary less than those of each other arm with published figures.
         arms: Of a preset without cells, by arm.
@@ -83,7 +95,7 @@ class Published(Strict):
     stands_for: dict[str, str] = Field(default={})
     against: str = ""
     order: str = ""
-    meets: float | None = None
+    meets: Meets | None = None
     falls: bool = False
     steadier: bool = False
     arms: dict[str, Figures] = Field(default={})

@@ -162,6 +162,8 @@ def test_cells_whose_data_cannot_be_had_name_what_stands_for_them(bench: Bench) 
     assert table(page, "Units of all layers at the end of an epoch, mean (least to most) over trials")["2"] == (
         ["40 (40 to 40)"] * 3
     )
+    ends = table(page, "Units of each layer at the end, mean (least to most) over trials")
+    assert ends["from-100"] == ["8 (8 to 8)"] * 5
 
 
 def test_searches_on_the_same_flops_are_told_over_their_seeds(bench: Bench) -> None:

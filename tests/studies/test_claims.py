@@ -203,9 +203,20 @@ def test_units_fall_with_the_knob(ends: tuple[int, ...], verdict: str) -> None:
 @pytest.mark.parametrize(("end", "verdict"), [(12, AS_PUBLISHED), (14, MISSED)])
 def test_arms_meet_at_the_end_wherever_they_start(end: int, verdict: str) -> None:
     found = evaluated(("sized", 1e-3, [(0.5, 99), (0.5, 10)]), ("other", 1e-3, [(0.5, 5), (0.5, end)]))
-    (claim,) = of({"meets": 1.3}, found)
+    (claim,) = of({"meets": {"within": 1.3}}, found)
     assert claim.verdict == verdict
     assert claim.ours == f"10, {end}"
+
+
+def test_arms_meet_in_the_layer_that_the_paper_shows_too() -> None:
+    """A total hides that one layer has what another lacks."""
+    found = evaluated(("sized", 1e-3, [(0.5, 30)]), ("other", 1e-3, [(0.5, 30)]))
+    found.history["widths"] = [{"conv": 10, "dense": 20}, {"conv": 20, "dense": 10}]
+    both, shown = of({"meets": {"within": 1.3, "layer": "conv"}}, found)
+    assert (both.verdict, both.ours) == (AS_PUBLISHED, "30, 30")
+    assert (shown.verdict, shown.ours) == (MISSED, "10, 20")
+    assert shown.what == "units of conv at the end, sized, other"
+    assert len(of({"meets": {"within": 1.3, "layer": "elsewhere"}}, found)) == 1
 
 
 @pytest.mark.parametrize(("sizes", "verdict"), [((10, 20), AS_PUBLISHED), ((20, 10), MISSED)])
